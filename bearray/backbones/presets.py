@@ -1,0 +1,72 @@
+"""Names of base models: presets, hub ids, local folders, and stand-ins built on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bearray.errors import ModelError
+
+if TYPE_CHECKING:
+    from bearray.data import Dataset
+
+PRESETS = {
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
+    "llama-3.2-3b": "meta-llama/Llama-3.2-3B",
+    "llama-3-8b": "meta-llama/Meta-Llama-3-8B",
+}
+"""Short names of the paper's base models (Table 4) and their ids on the Hugging Face hub."""
+
+LOCAL_PREFIX = "local:"
+STAND_IN_CARD = "bearray-base.json"
+"""File that marks a folder as a stand-in made by `bearray.backbones.tiny`, and says from what."""
+
+BaseModelKind = Literal["local stand-in", "hub", "folder"]
+
+
+def resolve_base(base: str, dataset: Dataset) -> str:
+    """Turn the name in a config into something that `load_model` opens.
+
+    - `local:tiny`, `local:small`, `local:medium`: the folder of a stand-in built from the data's training
+      split; it is built now if the cache does not have it.
+    - a preset (any case): its hub id.
+    - anything else, i.e. a folder or a hub id: unchanged.
+
+    Raises:
+        ModelError: an unknown local size.
+    """
+    if base.startswith(LOCAL_PREFIX):
+        from bearray.backbones.tiny import build_base_model  # torch is needed only to build
+
+        return str(build_base_model(dataset, base.removeprefix(LOCAL_PREFIX)))
+    return expand_preset(base)
+
+
+def expand_preset(base: str) -> str:
+    """The hub id of a preset; any other name comes back unchanged, a leading `~` expanded.
+
+    Raises:
+        ModelError: `local:SIZE`, which only `resolve_base` can open, because it depends on the data.
+    """
+    if base.startswith(LOCAL_PREFIX):
+        raise ModelError(
+            f"base model {base!r} depends on the data; build it first (bearray base-model build)"
+        )
+    if base.startswith("~"):
+        return str(Path(base).expanduser())
+    return base if Path(base).is_dir() else PRESETS.get(base.lower(), base)
+
+
+def is_folder(base: str) -> bool:
+    """Whether a base model's name means a path on disk and not a hub id.
+
+    Hub ids are `name` or `owner/name`; a leading `/`, `.` or `~` or an existing folder means a path.
+    """
+    return base[:1] in ("/", ".", "~") or base.count("/") > 1 or Path(base).exists()
+
+
+def base_model_kind(base: str) -> BaseModelKind:
+    """What a base model is, for reports: a stand-in must never pass for a pre-trained model."""
+    if base.startswith(LOCAL_PREFIX) or (Path(base).expanduser() / STAND_IN_CARD).is_file():
+        return "local stand-in"
+    return "folder" if is_folder(base) else "hub"

@@ -1,0 +1,118 @@
+"""The catalogue as the model sees it: distinct titles, their answer tokens, and the trie over them.
+
+A recommendation is a generated title, so two items with the same title cannot be told apart, and neither
+can two titles that the tokenizer writes alike. Both cases share one `title_id`: a hit on the title is a hit
+on each of its items, which is how the published code counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bearray.data import clean_title
+from bearray.errors import DataError
+from bearray.trie import TokenTrie
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """Distinct titles and where they lead; built by `build_catalog`.
+
+    `titles`, `tokens`, `items_of_title` and the trie's sequences share one index, the title id. Title ids
+    follow the lowest item id that has the title, so they do not depend on the order of the rows.
+    """
+
+    titles: list[str]
+    """Cleaned titles, all different."""
+    tokens: list[list[int]]
+    """Answer tokens of each title (with its quotes, without end of sequence), all different."""
+    trie: TokenTrie
+    """Prefix tree over `tokens`; the sequence index at a terminal node is the title id."""
+    title_of_item: dict[int, int]
+    """Item id to title id."""
+    items_of_title: list[list[int]]
+    """Title id to item ids, ascending."""
+
+    def __len__(self) -> int:
+        """The number of distinct titles."""
+        return len(self.titles)
+
+    def item_of_title(self, title_id: int) -> int:
+        """The item that stands for a title in a prediction: the lowest item id among those that share it."""
+        return self.items_of_title[title_id][0]
+
+    @property
+    def items_sharing_a_title(self) -> int:
+        """How many items have a title that another item has, too (they can only be recommended together)."""
+        return sum(len(items) for items in self.items_of_title if len(items) > 1)
+
+
+def build_catalog(
+    items: pd.DataFrame,
+    encode_answers: Callable[[list[str]], list[list[int]]],
+    *,
+    unescape: bool = True,
+) -> Catalog:
+    """Clean the titles, merge those that are equal as text or as tokens, and build the trie.
+
+    Args:
+        items: columns `item_id` and `title`, as `open_dataset` returns them: a title in every row.
+        encode_answers: titles to answer tokens without end of sequence, e.g. `BigRec.encode_answers`.
+        unescape: turn HTML entities into characters, the same choice as in the prompts.
+
+    Raises:
+        DataError: a column is missing, an item id occurs twice, no item has a title, or some item has none.
+    """
+    for column in ("item_id", "title"):
+        if column not in items.columns:
+            raise DataError(f"items have no column {column!r}; they need item_id and title")
+    ordered = items.sort_values("item_id", kind="stable")
+    item_ids = [int(i) for i in ordered["item_id"]]
+    present = ordered["title"].notna().tolist()
+    cleaned = [
+        clean_title(str(title), unescape=unescape) if has_title else ""
+        for title, has_title in zip(ordered["title"], present, strict=True)
+    ]
+    _check(item_ids, cleaned)
+
+    title_ids: dict[
+        str, int
+    ] = {}  # distinct titles in order of their lowest item id, before tokens are compared
+    for title in cleaned:
+        title_ids.setdefault(title, len(title_ids))
+    tokens_of = encode_answers(list(title_ids))
+
+    titles: list[str] = []
+    tokens: list[list[int]] = []
+    id_of_path: dict[tuple[int, ...], int] = {}
+    for title, path in zip(title_ids, tokens_of, strict=True):
+        title_id = id_of_path.setdefault(tuple(path), len(titles))
+        title_ids[title] = title_id
+        if title_id == len(titles):
+            titles.append(title)
+            tokens.append(list(path))
+
+    title_of_item = {item: title_ids[title] for item, title in zip(item_ids, cleaned, strict=True)}
+    items_of_title: list[list[int]] = [[] for _ in titles]
+    for item, title_id in title_of_item.items():
+        items_of_title[title_id].append(item)
+    return Catalog(titles, tokens, TokenTrie.from_sequences(tokens), title_of_item, items_of_title)
+
+
+def _check(item_ids: list[int], cleaned: list[str]) -> None:
+    if not any(cleaned):
+        raise DataError(
+            f"none of the {len(item_ids)} items has a title; titles are what the model recommends"
+        )
+    seen: set[int] = set()
+    for item, title in zip(item_ids, cleaned, strict=True):
+        if item in seen:
+            raise DataError(f"item_id {item} occurs twice in the items; it must be unique")
+        if not title:
+            raise DataError(f"item_id {item} has no title; open_dataset leaves such items out")
+        seen.add(item)
