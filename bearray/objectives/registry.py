@@ -1,0 +1,30 @@
+"""Which objectives there are. A new one is a file with an `Objective` and its class in the tuple below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bearray.config import ObjectiveConfig
+from bearray.errors import ConfigError
+from bearray.objectives.base import Objective
+from bearray.objectives.bear import BEAR
+from bearray.objectives.msl import MSL
+from bearray.objectives.sft import SFT
+
+OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (SFT, MSL, BEAR)}
+
+
+def make_objective(config: ObjectiveConfig) -> Objective:
+    """The objective that `config.name` names, with the fields of `config` that it uses.
+
+    Raises:
+        ConfigError: no such objective, or a field with a value that cannot work.
+    """
+    if config.name not in OBJECTIVES:
+        raise ConfigError(f"unknown objective {config.name!r}; known: {', '.join(sorted(OBJECTIVES))}")
+    return OBJECTIVES[config.name].from_config(config)
+
+
+def list_objectives() -> list[dict[str, Any]]:
+    """What `bearray objectives --json` prints: name, needs (sorted names) and source of each objective."""
+    return [{"name": c.name, "needs": sorted(c.needs), "source": c.source} for c in OBJECTIVES.values()]
