@@ -1,0 +1,88 @@
+"""Parquet in and out: local folders and pyarrow.fs URIs (s3://..., gs://..., file://...)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from bearray.errors import DataError, MissingFileError, StorageError
+
+
+def locate(path: str | Path) -> tuple[pafs.FileSystem, str]:
+    """The file system and the absolute path in it that a path or URI means.
+
+    Raises:
+        DataError: a URI that pyarrow cannot interpret.
+    """
+    text = os.fspath(path)
+    if "://" not in text:
+        return pafs.LocalFileSystem(), str(Path(text).expanduser().resolve())
+    try:
+        system, inner = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
+        raise DataError(f"{text} is not a path or URI that pyarrow can open: {error}") from error
+    return system, inner.rstrip("/")
+
+
+def exists(system: pafs.FileSystem, path: str) -> bool:
+    """Whether there is a file or folder at `path`."""
+    return bool(system.get_file_info([path])[0].type != pafs.FileType.NotFound)
+
+
+def read_parquet(system: pafs.FileSystem, path: str) -> pa.Table:
+    """One Parquet file as a table.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: the file is not Parquet.
+    """
+    try:
+        with system.open_input_file(path) as handle:
+            return pq.read_table(handle)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} does not exist") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(f"{path} cannot be read as a Parquet file: {error}") from error
+
+
+@contextmanager
+def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when it does
+    not.
+
+    Raises:
+        DataError: `out` exists and is not an empty folder, unless `force` is set; or `out` is a file.
+        StorageError: the folder cannot be created or moved there.
+    """
+    out = out.expanduser().absolute()
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; the output must be a folder")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise DataError(f"{out} exists and is not empty; choose another folder, or replace it with --force")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise StorageError(f"cannot write to {out.parent}: {error}") from error
+    try:
+        built = scratch / "new"
+        built.mkdir()
+        yield built
+        try:
+            if out.is_dir():
+                out.rename(scratch / "old")
+            built.rename(out)
+        except OSError as error:
+            if (scratch / "old").exists() and not out.exists():
+                (scratch / "old").rename(out)
+            raise StorageError(f"cannot move the finished data set to {out}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
