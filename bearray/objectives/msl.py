@@ -156,8 +156,8 @@ class MSL(Objective):
     def _log_eta_m(self, first_tokens: int) -> float:
         if self.eta * first_tokens <= 1:
             raise ConfigError(
-                f"MSL's adaptive temperature needs eta * (number of first tokens) above 1, but this catalogue "
-                f"is too small: its titles start with {first_tokens} different token(s) and eta is "
+                f"MSL's adaptive temperature needs eta * (number of first tokens) above 1, but this "
+                f"catalogue is too small: its titles start with {first_tokens} different token(s) and eta is "
                 f"{self.eta:g}; set objective.adaptive to false and choose objective.tau"
             )
         return math.log(self.eta * first_tokens)
