@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -83,7 +83,7 @@ def load_model(
     except Exception as error:
         raise ModelError(_explain(base, name, "model", error)) from error
     _set_special_tokens(model, tokenizer, base)
-    return model.to(place).eval()
+    return cast("PreTrainedModel", cast(torch.nn.Module, model).to(place).eval())
 
 
 def resolve_dtype(dtype: DType | torch.dtype, device: str | torch.device) -> torch.dtype:
@@ -96,7 +96,7 @@ def resolve_dtype(dtype: DType | torch.dtype, device: str | torch.device) -> tor
 
 
 def _set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: str) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(
             f"base model {base!r}: its tokenizer has {len(tokenizer)} tokens, its embedding only {rows}; "

@@ -126,7 +126,7 @@ def _wrap(model: PreTrainedModel, settings: LoraConfig, seed: int) -> PeftModel:
     with torch.random.fork_rng(devices=[]):
         # PEFT initialises on the CPU and moves the result, so this one generator decides it.
         torch.default_generator.manual_seed(seed)
-        return get_peft_model(model, settings)  # type: ignore[return-value]
+        return get_peft_model(model, settings)
 
 
 def _linear_layers(model: nn.Module) -> dict[str, nn.Module]:
