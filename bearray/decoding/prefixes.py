@@ -1,0 +1,142 @@
+"""Prompts and the growing tree of answer prefixes behind each of them, run through the model.
+
+Axis letters: U users (rows), T prompt tokens, Q tokens fed at once, S slots, L depth of the trie, D hidden
+size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bearray.decoding.cache import SlotCache
+from bearray.decoding.network import Network
+from bearray.errors import DataError
+
+
+class PrefixTree:
+    """The computed part of U users' answer trees.
+
+    A prompt is computed once. Each token fed after it takes a slot of its user's row, in order; a token sees
+    its prompt and its own ancestors among the slots, through a 4-D mask. Nothing is copied when a prefix
+    forks, nothing is moved when one is dropped.
+
+    Args:
+        network: the model.
+        ids: [U, T] prompts, right-padded.
+        lengths: [U] their lengths, at least 1.
+        max_depth: longest answer in tokens.
+        reserve: slots to make room for at first.
+    """
+
+    def __init__(
+        self, network: Network, ids: Tensor, lengths: Tensor, max_depth: int, *, reserve: int = 64
+    ) -> None:
+        self.network = network
+        self.lengths = lengths
+        self.passes = 1
+        self.used = 0
+        self.max_depth = max_depth
+        self._cache = SlotCache(reserve=reserve)
+        users, width = ids.shape
+        self._width = width
+        # No mask: with the padding on the right a prompt's tokens see only earlier ones, which are all real.
+        positions = torch.arange(width, device=ids.device).expand(users, -1)
+        hidden = network.run(ids, positions, None, self._cache)
+        self.root_hidden = hidden[torch.arange(users, device=ids.device), lengths - 1]
+        """[U, D] hidden state of each prompt's last token."""
+        self._prompt = torch.arange(width, device=ids.device) < lengths[:, None]
+        # ancestors[u, s, d] = slot of the ancestor at depth d + 1 of slot s (itself included), else -1.
+        self._ancestors = torch.full((users, reserve, max_depth), -1, dtype=torch.long, device=ids.device)
+        self._depths = torch.zeros(users, reserve, dtype=torch.long, device=ids.device)
+
+    def feed(self, tokens: Tensor, depth: Tensor, parent: Tensor, block: Tensor) -> Tensor:
+        """Compute new tokens; the one in column q takes slot `used + q` of its row.
+
+        Args:
+            tokens: [U, Q] token ids.
+            depth: [U, Q] their depth in the trie (a title's first token: 1).
+            parent: [U, Q] slot of the token before the block (-1: the prompt).
+            block: [U, Q] tokens with the same number in a row are one chain, in order; -1 marks padding.
+
+        Returns:
+            [U, Q, D] hidden states; padding columns hold nothing of use.
+        """
+        users, columns = tokens.shape
+        self._make_room(self.used + columns)
+        ancestors = self._lineage(depth, parent, block)
+        self._ancestors[:, self.used : self.used + columns] = ancestors
+        self._depths[:, self.used : self.used + columns] = depth
+        self.used += columns
+
+        shown = -(-(self._width + self.used) // self._cache.align) * self._cache.align
+        slots = shown - self._width
+        seen = torch.zeros(users, columns, slots + 1, dtype=torch.bool, device=tokens.device)
+        seen.scatter_(2, torch.where(ancestors < 0, slots, ancestors), True)
+        visible = torch.cat([self._prompt[:, None].expand(-1, columns, -1), seen[..., :slots]], dim=2)
+        positions = self.lengths[:, None] + depth - 1
+        distance = None
+        if self.network.window is not None:
+            prompt = torch.arange(self._width, device=tokens.device).expand(users, -1)
+            later = (
+                self.lengths[:, None]
+                + torch.nn.functional.pad(self._depths[:, : self.used], (0, slots - self.used))
+                - 1
+            )
+            distance = positions[:, :, None] - torch.cat([prompt, later], dim=1)[:, None]
+        mask = self.network.mask(visible, distance, self.root_hidden.dtype)
+        self.passes += 1
+        return self.network.run(tokens, positions, mask, self._cache)
+
+    def _lineage(self, depth: Tensor, parent: Tensor, block: Tensor) -> Tensor:
+        """[U, Q, L] slots of each new token's ancestors and of itself, by depth."""
+        users, columns = depth.shape
+        inherited = self._ancestors.gather(1, parent.clamp(min=0)[..., None].expand(-1, -1, self.max_depth))
+        lineage = torch.where((parent < 0)[..., None], -1, inherited)
+        column = torch.arange(columns, device=depth.device)
+        chain = (
+            (block[:, :, None] == block[:, None, :]) & (column <= column[:, None]) & (block >= 0)[:, :, None]
+        )
+        # One spare place takes the writes of the tokens that are not in the chain.
+        place = torch.where(chain, depth[:, None, :] - 1, self.max_depth)
+        slot = (self.used + column).expand(users, columns, columns)
+        spare = torch.nn.functional.pad(lineage, (0, 1))
+        return spare.scatter_(2, place, slot)[..., : self.max_depth]
+
+    def _make_room(self, slots: int) -> None:
+        have = self._depths.shape[1]
+        if slots > have:
+            more = max(slots, 2 * have) - have
+            self._ancestors = torch.nn.functional.pad(self._ancestors, (0, 0, 0, more), value=-1)
+            self._depths = torch.nn.functional.pad(self._depths, (0, more))
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop all users but these [U'] (indices)."""
+        self._cache.keep_rows(rows)
+        for name in ("lengths", "root_hidden", "_prompt", "_ancestors", "_depths"):
+            setattr(self, name, getattr(self, name)[rows])
+
+
+def right_padded(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn left-padded prompts [U, T] into right-padded ones and their lengths [U].
+
+    Raises:
+        DataError: shapes that differ, an empty prompt, or a mask that is not zeros followed by ones.
+    """
+    if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
+        raise DataError(
+            f"input_ids is {list(input_ids.shape)} and attention_mask {list(attention_mask.shape)}; "
+            "both must be [users, tokens]"
+        )
+    mask = attention_mask.bool()
+    lengths = mask.sum(1)
+    width = input_ids.shape[1]
+    column = torch.arange(width, device=input_ids.device)
+    wrong = (mask != (column >= width - lengths[:, None])).any(1) | (lengths == 0)
+    if bool(wrong.any()):
+        row = int(wrong.int().argmax())
+        what = "is all padding" if int(lengths[row]) == 0 else "is not zeros followed by ones (left padding)"
+        raise DataError(f"row {row} of attention_mask {what}")
+    # Columns past the end repeat the last token, so that padding is an ordinary token too.
+    source = torch.minimum(column + width - lengths[:, None], torch.tensor(width - 1, device=column.device))
+    return input_ids.gather(1, source), lengths

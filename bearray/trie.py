@@ -1,0 +1,261 @@
+"""The catalogue as a flat prefix tree: which tokens may follow a prefix, answered by array look-ups.
+
+Nodes are numbered breadth first and the children of a node lie side by side, sorted by token (CSR). The root
+is node 0 and edge e leads to node e + 1, so two arrays, `child_start` and `child_token`, hold the whole
+tree: the children of node n are the edges `child_start[n]:child_start[n + 1]`. Axis letters: N nodes asked
+    about, K candidate tokens, D depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bearray.errors import DataError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenTrie:
+    """A prefix tree over token sequences, in int32 tensors on one device. Build it with `from_sequences`.
+
+    The end of a sequence is a mark on its last node (`terminal`), not a token: whoever decodes puts the
+    model's own end-of-sequence token there. A sequence may be a prefix of another one; its last node is then
+    both terminal and inner.
+    """
+
+    child_start: Tensor
+    """[nodes + 1] first edge of each node."""
+    child_token: Tensor
+    """[edges] token on each edge; edge e leads to node e + 1."""
+    terminal: Tensor
+    """[nodes] index of the sequence that ends at the node, else -1 (of equal sequences: the first)."""
+    parent: Tensor
+    """[nodes] parent node; the root's is 0."""
+    depth: Tensor
+    """[nodes] number of tokens from the root."""
+    forced_run: Tensor
+    """[nodes] steps from the node, along nodes with one valid continuation, to the first that branches or is
+    a leaf.
+    """
+    num_sequences: int
+    """Number of sequences that the trie was built from, equal ones counted again."""
+    max_depth: int
+    """Length of the longest sequence."""
+
+    @classmethod
+    def from_sequences(
+        cls, sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu"
+    ) -> TokenTrie:
+        """Build the trie level by level with array operations (a million sequences of 12 tokens: seconds).
+
+        Args:
+            sequences: token ids of each sequence, without end-of-sequence; equal sequences share one path.
+            device: where the tensors are put.
+
+        Raises:
+            DataError: (a ValueError) no sequences, an empty sequence, or a negative token; the message has
+                the index.
+        """
+        if len(sequences) == 0:
+            raise DataError("the trie was given no sequences; it needs at least one")
+        lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+        if not lengths.all():
+            raise DataError(
+                f"sequence {int(np.argmin(lengths))} has no tokens; every sequence needs at least one"
+            )
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = np.fromiter(chain.from_iterable(sequences), dtype=np.int64, count=int(starts[-1]))
+        if tokens.min() < 0:
+            where = int(np.searchsorted(starts, np.argmax(tokens < 0), side="right")) - 1
+            raise DataError(f"sequence {where} holds token {tokens[tokens < 0][0]}; token ids start at 0")
+        return cls._build(tokens, starts[:-1], lengths).to(device)
+
+    @classmethod
+    def _build(cls, tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> TokenTrie:
+        radix = int(tokens.max()) + 1
+        max_depth = int(lengths.max())
+        node = np.zeros(len(lengths), dtype=np.int64)  # where each sequence has come to
+        alive = np.arange(len(lengths))
+        level_parent, level_token = [], []
+        level_start = [0, 1]  # first node of each level
+        terminal_pairs = []
+        for level in range(max_depth):
+            # (parent, token) as one integer: sorting it gives breadth-first numbers with children sorted by
+            # token.
+            key = node[alive] * radix + tokens[starts[alive] + level]
+            unique, inverse = np.unique(key, return_inverse=True)
+            level_parent.append(unique // radix)
+            level_token.append(unique % radix)
+            node[alive] = level_start[-1] + inverse
+            level_start.append(level_start[-1] + len(unique))
+            ends = lengths[alive] == level + 1
+            terminal_pairs.append(alive[ends])
+            alive = alive[~ends]
+
+        nodes = level_start[-1]
+        parent = np.concatenate([[0], *level_parent])
+        count = np.bincount(parent[1:], minlength=nodes)
+        child_start = np.concatenate([[0], np.cumsum(count)])
+        depth = np.repeat(np.arange(max_depth + 1), np.diff(level_start))
+        terminal = np.full(nodes, -1, dtype=np.int64)
+        ended = np.sort(np.concatenate(terminal_pairs))[
+            ::-1
+        ]  # reversed, so that the first of equal ones is written last
+        terminal[node[ended]] = ended
+        forced_run = np.zeros(nodes, dtype=np.int64)
+        for level in range(max_depth - 1, -1, -1):
+            here = np.arange(level_start[level], level_start[level + 1])
+            here = here[(count[here] == 1) & (terminal[here] < 0)]
+            forced_run[here] = 1 + forced_run[child_start[here] + 1]
+
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values.astype(np.int32))
+
+        return cls(
+            child_start=tensor(child_start),
+            child_token=tensor(np.concatenate(level_token)),
+            terminal=tensor(terminal),
+            parent=tensor(parent),
+            depth=tensor(depth),
+            forced_run=tensor(forced_run),
+            num_sequences=len(lengths),
+            max_depth=max_depth,
+        )
+
+    def __len__(self) -> int:
+        return self.parent.shape[0]
+
+    def __repr__(self) -> str:
+        return f"TokenTrie({self.num_sequences} sequences, {len(self)} nodes, on {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.parent.device
+
+    def to(self, device: torch.device | str) -> TokenTrie:
+        """The same trie with its tensors on `device` (itself where they are there already)."""
+        if self.device == torch.device(device):
+            return self
+        names = ("child_start", "child_token", "terminal", "parent", "depth", "forced_run")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def find(self, tokens: Sequence[int]) -> int:
+        """The node that a prefix leads to (the root for no tokens), or -1 where no sequence starts like
+        that.
+        """
+        node = 0
+        for token in tokens:
+            low, high = self.child_start[node : node + 2].tolist()
+            edge = low + int(torch.searchsorted(self.child_token[low:high], int(token)))
+            if edge == high or int(self.child_token[edge]) != int(token):
+                return -1
+            node = edge + 1
+        return node
+
+    def child_count(self, nodes: Tensor) -> Tensor:
+        """Number of valid next tokens of each node: its children, and one more (end-of-sequence) at a
+        terminal node.
+
+        Args:
+            nodes: node ids, any shape.
+
+        Returns:
+            long tensor of the same shape; at least 1 for every node.
+        """
+        nodes = nodes.long()
+        return (self.child_start[nodes + 1] - self.child_start[nodes] + (self.terminal[nodes] >= 0)).long()
+
+    def children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The child nodes of each node and its end, as a padded table.
+
+        Args:
+            nodes: [N] node ids.
+
+        Returns:
+            (child [N, K] long, valid [N, K] bool), K = the largest `child_count`. Children come first, by
+            token; the end of a terminal node follows them as -1. Padding is 0 and not valid.
+        """
+        nodes = nodes.long()
+        start = self.child_start[nodes].long()
+        inner = self.child_start[nodes + 1].long() - start
+        ends = self.terminal[nodes] >= 0
+        width = int((inner + ends).max()) if nodes.numel() else 0
+        column = torch.arange(width, device=nodes.device)
+        is_child = column < inner[:, None]
+        is_end = (column == inner[:, None]) & ends[:, None]
+        child = torch.where(is_child, start[:, None] + column + 1, torch.where(is_end, -1, 0))
+        return child, is_child | is_end
+
+    def tokens_of(self, child: Tensor, eos_token_id: int) -> Tensor:
+        """The token that leads to each node of a `children` table: -1 (the end) becomes `eos_token_id`, 0
+        becomes 0.
+        """
+        token = self.child_token[(child - 1).clamp(min=0)].long()
+        return torch.where(child > 0, token, torch.where(child < 0, eos_token_id, 0))
+
+    def candidates(self, nodes: Tensor, eos_token_id: int) -> tuple[Tensor, Tensor]:
+        """The valid next tokens of each node, as a padded table.
+
+        Args:
+            nodes: [N] node ids.
+            eos_token_id: the token that ends a sequence.
+
+        Returns:
+            (tokens [N, K] long, valid [N, K] bool), K = the largest `child_count`. Tokens ascend;
+            end-of-sequence comes last of the valid ones of a terminal node. Padding is token 0 and not valid.
+        """
+        child, valid = self.children(nodes)
+        return self.tokens_of(child, eos_token_id), valid
+
+    def path_nodes(self, sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+        """For each sequence the node BEFORE each of its tokens and before its end: len + 1 nodes, the root
+        first.
+
+        Raises:
+            DataError: a sequence that is not a whole sequence of the trie; the message has its index.
+        """
+        if len(sequences) == 0:
+            return []
+        lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = np.fromiter(chain.from_iterable(sequences), dtype=np.int64, count=int(starts[-1]))
+        # Edges are sorted by (parent, token), so one binary search a level finds a whole level's children.
+        radix = max(int(self.child_token.max()), int(tokens.max(initial=0))) + 1
+        keys = self.parent[1:].cpu().numpy().astype(np.int64) * radix + self.child_token.cpu().numpy()
+        path = np.zeros((len(sequences), int(lengths.max()) + 1), dtype=np.int64)
+        for level in range(path.shape[1] - 1):
+            rows = np.flatnonzero(lengths > level)
+            token = tokens[starts[rows] + level]
+            key = path[rows, level] * radix + token
+            edge = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+            wrong = np.flatnonzero((keys[edge] != key) | (token < 0))
+            if len(wrong):
+                raise DataError(
+                    f"sequence {int(rows[wrong[0]])} is not in the trie: no title has its token {level}"
+                )
+            path[rows, level + 1] = edge + 1
+        unfinished = np.flatnonzero(self.terminal.cpu().numpy()[path[np.arange(len(path)), lengths]] < 0)
+        if len(unfinished):
+            raise DataError(
+                f"sequence {int(unfinished[0])} is not in the trie: it is only the start of a title"
+            )
+        return [row[: length + 1] for row, length in zip(path.tolist(), lengths.tolist(), strict=True)]
+
+    def sequences_at(self, nodes: Tensor) -> list[list[int]]:
+        """The tokens from the root to each node; `nodes` is [N]."""
+        node = nodes.long()
+        length = self.depth[node].long()
+        table = torch.zeros(
+            len(node), int(length.max()) if len(node) else 0, dtype=torch.long, device=node.device
+        )
+        for _ in range(table.shape[1]):
+            row = (node > 0).nonzero()[:, 0]  # a walk that has reached the root is done
+            inner = node[row]
+            table[row, self.depth[inner].long() - 1] = self.child_token[inner - 1].long()
+            node = self.parent[node].long()
+        return [row[:n] for row, n in zip(table.tolist(), length.tolist(), strict=True)]
