@@ -75,8 +75,8 @@ def test_follows_the_reference(offset: float, gap: float) -> None:
         stats = [objective(p).stats for p in parts]
         expected = naive(tau, parts)
         objective.end_step(torch.stack([s for s in stats if s is not None]).sum(0))
-        assert objective.tau == pytest.approx(expected, rel=1e-9)
-        estimates.add(round((expected - 0.95 * tau) / 0.05, 6))
+        assert objective.tau == pytest.approx(expected, rel=1e-9 if abs(offset) < 1e3 else 1e-6)
+        estimates.add(round((expected - 0.95 * tau) / 0.05, 4))
         tau = objective.tau
     if gap == 0:
         assert estimates == {1.5}  # the lower clamp
@@ -122,7 +122,7 @@ def test_a_step_without_first_tokens_changes_nothing() -> None:
     stats = objective(tokens).stats
     assert stats is not None and stats.tolist() == [0] * 5
     objective.end_step(stats)
-    assert objective.state_dict() == {"tau": 1.5, "centre": 0.0}
+    assert objective.state_dict() == {"tau": 1.5}
 
 
 def test_state_survives_a_checkpoint() -> None:

@@ -243,6 +243,7 @@ def test_columns_of_the_batch_are_enough_for_the_trie() -> None:
     assert len(columns) < 12
     some = logits[:, columns].requires_grad_()
     tokens = AnswerTokens.from_candidates(some, targets, candidates, real, instance, step, columns=columns)
+    assert columns[tokens.targets].tolist() == targets.tolist()
     loss = merge([make_objective(ObjectiveConfig(xi=0.5))(tokens)])
     torch.testing.assert_close(loss, bear_loss(logits, targets, lam=0.25, xi=0.5, valid=valid))
     with pytest.raises(ValueError, match="all columns"):
