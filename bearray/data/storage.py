@@ -53,14 +53,15 @@ def read_parquet(system: pafs.FileSystem, path: str) -> pa.Table:
         raise DataError(f"{path} cannot be read as a Parquet file: {error}") from error
 
 
-@contextmanager
-def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when it does
-    not.
+def check_output(out: Path, *, force: bool = False) -> Path:
+    """Whether a data set can be put at `out`, asked before long work starts.
+
+    Returns:
+        `out` as an absolute path.
 
     Raises:
-        DataError: `out` exists and is not an empty folder, unless `force` is set; or `out` is a file.
-        StorageError: the folder cannot be created or moved there.
+        DataError: `out` is a file, or a folder that is not empty and `force` is not set.
+        StorageError: nothing can be written beside it.
     """
     out = out.expanduser().absolute()
     if out.exists() and not out.is_dir():
@@ -69,6 +70,22 @@ def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         raise DataError(f"{out} exists and is not empty; choose another folder, or replace it with --force")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create {out.parent}: {error}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise StorageError(f"cannot write to {out.parent}")
+    return out
+
+
+@contextmanager
+def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """A scratch folder beside `out`: it becomes `out` when the block ends well and vanishes when not.
+
+    Raises:
+        DataError, StorageError: as `check_output`, or the folder cannot be created or moved there.
+    """
+    out = check_output(out, force=force)
+    try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         raise StorageError(f"cannot write to {out.parent}: {error}") from error

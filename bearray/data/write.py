@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from bearray.data.dataset import SPLITS, Split, open_dataset
 from bearray.data.storage import new_folder
 from bearray.data.windows import Windows
+from bearray.errors import BearrayError
 
 
 def items_table(
@@ -32,6 +33,7 @@ def write_dataset(
     splits: Mapping[Split, Windows],
     *,
     users: pa.Table | None = None,
+    extra: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Path:
     """Write items.parquet, sequences_*.parquet and, if given, users.parquet (user_id, source_id).
@@ -39,6 +41,14 @@ def write_dataset(
     The files are written to a scratch folder beside `out`, opened with every check of `open_dataset`, and
     only
     then moved into place: a failure leaves neither a half-written `out` nor a damaged old one.
+
+    Args:
+        out: the folder to create.
+        items: item_id, title and perhaps source_id.
+        splits: the windows.
+        users: user_id, source_id, where ids were mapped.
+        extra: further text files by name.
+        force: replace a folder that is not empty.
 
     Returns:
         The absolute path of the folder.
@@ -53,5 +63,10 @@ def write_dataset(
             pq.write_table(splits[split].to_table(), folder / f"sequences_{split}.parquet")
         if users is not None:
             pq.write_table(users, folder / "users.parquet")
-        open_dataset(folder)
+        for name, text in (extra or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        try:
+            open_dataset(folder)
+        except BearrayError as error:  # the scratch folder's name would tell the user nothing
+            raise type(error)(str(error).replace(str(folder), str(out))) from error
     return out.expanduser().absolute()
