@@ -84,14 +84,12 @@ def plan_epoch(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def split_batch(batch: np.ndarray, *, num_workers: int, rank: int, micro_batch_size: int) -> list[np.ndarray]:
-    """One worker's micro-batches of a global batch.
+def split_batch(batch: np.ndarray, *, num_workers: int, rank: int, rounds: int) -> list[np.ndarray]:
+    """One worker's micro-batches of a global batch: `rounds` of them, some perhaps empty.
 
-    Every worker gets the same number of micro-batches, because each ends in a collective; a worker that
-    runs out of rows gets an empty one. Rows are dealt in order of length, so each micro-batch holds rows
-    of like length.
+    Every worker has the same number of rounds in every step, because each ends in a collective. Rows are
+    dealt in order of length, so each micro-batch holds rows of like length.
     """
-    rounds = -(-len(batch) // (num_workers * micro_batch_size))
     cuts = np.array_split(batch, rounds * num_workers)
     return [cuts[r * num_workers + rank] for r in range(rounds)]
 

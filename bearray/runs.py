@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -125,3 +129,21 @@ class Storage:
         probe = f".write-test-{uuid.uuid4().hex[:8]}"
         self.write_bytes(probe, b"bearray")
         self.delete(probe)
+
+
+@contextmanager
+def fetch_folder(path: str) -> Iterator[Path]:
+    """A folder as a local path: itself where it is local, else a copy that lives as long as the block.
+
+    Raises:
+        MissingFileError: there is no such folder.
+    """
+    storage = Storage(path)
+    if not storage.exists():
+        raise MissingFileError(f"{path} does not exist")
+    if "://" not in storage.root:
+        yield Path(storage.root)
+        return
+    with tempfile.TemporaryDirectory() as local:
+        pafs.copy_files(storage.root, local)
+        yield Path(local)

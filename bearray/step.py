@@ -1,0 +1,96 @@
+"""One training step as plain PyTorch: a token batch in, loss parts out. The worker loop only schedules it.
+
+The body of the language model runs once over prompt and answer; only the answer positions that the objective
+asks for reach the output projection. With a vocabulary of 128,256 and some 12 answer tokens in 230, that
+saves about 95 % of the projection's work and memory (DESIGN 4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from bearray.batching import TokenBatch
+from bearray.errors import ModelError
+from bearray.objectives import AnswerTokens, LossOutput, Objective
+from bearray.trie import TokenTrie
+
+
+def causal_lm(model: nn.Module) -> nn.Module:
+    """The Hugging Face causal LM inside a PEFT wrapper, or the model itself."""
+    wrapper: Any = model
+    unwrapped: nn.Module = wrapper.get_base_model() if hasattr(model, "get_base_model") else model
+    return unwrapped
+
+
+def project(model: nn.Module, hidden_ND: torch.Tensor) -> torch.Tensor:
+    """Logits [N, V] of hidden states [N, D] that the model's body returned, as the model itself would make
+    them."""
+    lm: Any = causal_lm(model)
+    logits = lm.get_output_embeddings()(hidden_ND)
+    cap = getattr(lm.config, "final_logit_softcapping", None)  # Gemma 2 and its kin
+    return logits if not cap else torch.tanh(logits / cap) * cap
+
+
+@torch.no_grad()
+def check_projection(model: nn.Module, device: torch.device | str) -> None:
+    """Make sure that body and projection give the model's own logits; some families do more in between.
+
+    Raises:
+        ModelError: the model changes its logits in a way that `project` does not know.
+    """
+    lm: Any = causal_lm(model)
+    was_training = lm.training
+    lm.eval()
+    ids = torch.arange(1, 5, device=device).remainder(lm.config.vocab_size)[None]
+    hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    ours, theirs = project(lm, hidden[0]).float(), lm(input_ids=ids, use_cache=False).logits[0].float()
+    lm.train(was_training)
+    tolerance = 1e-3 if ours.dtype == torch.float32 else 5e-2
+    if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max())):
+        raise ModelError(
+            f"{type(lm).__name__} scales or shifts its logits in a way that bearray does not know; "
+            "Llama, Qwen2, Qwen3, Mistral and Gemma-like models work"
+        )
+
+
+class TrainStep(nn.Module):
+    """Model and objective as one module, so that DDP's and ZeRO's hooks see the whole forward pass.
+
+    Args:
+        model: a causal LM, plain or with a PEFT adapter.
+        objective: the loss.
+        trie: the catalogue's titles.
+        eos_token_id: what ends an answer.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, trie: TokenTrie, eos_token_id: int) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.trie = trie
+        self.eos_token_id = eos_token_id
+
+    def forward(self, batch: TokenBatch) -> LossOutput:
+        lm: Any = causal_lm(self.model)
+        hidden = lm.base_model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).last_hidden_state.flatten(0, 1)
+        total = batch.targets.numel()
+        keep = torch.arange(total, device=hidden.device)
+        if self.objective.positions == "branching":
+            keep = keep[self.trie.child_count(batch.nodes) > 1]
+        logits = project(lm, hidden[batch.position[keep]])
+        tokens = AnswerTokens.build(
+            logits,
+            batch.targets[keep],
+            batch.nodes[keep],
+            self.trie,
+            self.eos_token_id,
+            batch.instance[keep],
+            batch.step[keep],
+            num_answer_tokens=total,
+        )
+        return self.objective(tokens)

@@ -1,0 +1,1 @@
+"""The Ray Train worker loop, its engines (DeepSpeed, DDP) and checkpoints."""

@@ -1,0 +1,264 @@
+"""What updates the adapter: DeepSpeed ZeRO 0 to 3, or plain DDP where DeepSpeed is not installed.
+
+Both take the same calls, so the loop does not know which one runs. The optimiser's state travels as full,
+unpartitioned float32 tensors under parameter names: a checkpoint written by four ZeRO-3 workers restores on
+one DDP worker, and it is plain safetensors, never a pickle.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bearray.config import TrainConfig
+from bearray.errors import ConfigError
+
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Engine(Protocol):
+    """Runs forward and backward passes of a module over all workers and updates its trainable parameters."""
+
+    module: nn.Module
+
+    def __call__(self, *args: Any) -> Any: ...
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        """Add the loss's gradient; losses of all workers and micro-batches are SUMMED. `last` ends a step."""
+
+    def step(self, lr: float) -> None:
+        """Update after the last backward pass of a step."""
+
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        """Full Adam moments by parameter name, and `step`; a collective, the same on every worker."""
+
+    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None: ...
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """While it lasts, every worker holds all weights and may run the bare model on its own."""
+
+    def gathered_adapter(self, *, modify: bool = False) -> AbstractContextManager[None]:
+        """While it lasts, every worker holds the adapter's weights; with `modify`, all write the same
+        values."""
+
+    def adapter_changed(self) -> None:
+        """The adapter's weights were replaced: bring the optimiser's own copies in line."""
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def make_engine(module: nn.Module, config: TrainConfig, *, rounds: int, device: torch.device) -> Engine:
+    """The engine that the config asks for.
+
+    Args:
+        module: a `TrainStep` on its device, adapter weights in float32.
+        config: engine, ZeRO stage, clipping and weight decay.
+        rounds: micro-batches of a step on each worker.
+        device: this worker's device.
+
+    Raises:
+        ConfigError: DeepSpeed is asked for and not installed.
+    """
+    installed = importlib.util.find_spec("deepspeed") is not None
+    if config.engine == "deepspeed" and not installed:
+        raise ConfigError("train.engine is 'deepspeed', which is not installed; install it, or take 'ddp'")
+    if config.engine == "ddp" or not installed:
+        return DDPEngine(module, config, device=device)
+    return DeepSpeedEngine(module, config, rounds=rounds, device=device)
+
+
+class DDPEngine:
+    """torch's DistributedDataParallel around AdamW."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig, *, device: torch.device) -> None:
+        self.module = module
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.max_grad_norm = config.max_grad_norm
+        ids = [device.index] if device.type == "cuda" else None
+        self.ddp: nn.Module = module
+        if self.world > 1:
+            self.ddp = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        self.parameters = trainable(module)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.lr, weight_decay=config.weight_decay
+        )
+
+    def __call__(self, *args: Any) -> Any:
+        return self.ddp(*args)
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        # DDP decides in the forward pass whether a backward pass reduces; reducing sums of sums at every
+        # micro-batch is correct, so nothing is skipped here. DDP averages, the loop wants sums.
+        (loss * self.world).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, lr: float) -> None:
+        if self.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        return adam_state(self.optimizer, self.parameters)
+
+    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
+        load_adam_state(self.optimizer, self.parameters, state)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def gathered_adapter(self, *, modify: bool = False) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def adapter_changed(self) -> None:
+        """The parameters are all there is."""
+
+
+class DeepSpeedEngine:
+    """DeepSpeed ZeRO over the adapter's parameters.
+
+    Adapters are kept in float32 (as PEFT does by default) over base weights of any type, so DeepSpeed runs
+    without its own mixed precision: the parameters are the master weights.
+    """
+
+    def __init__(self, module: nn.Module, config: TrainConfig, *, rounds: int, device: torch.device) -> None:
+        if device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+
+        self.module = module
+        self.rounds = rounds
+        self.stage = config.zero_stage
+        self.parameters = trainable(module)
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        settings = {
+            "train_micro_batch_size_per_gpu": config.micro_batch_size,
+            "gradient_accumulation_steps": rounds,
+            "gradient_clipping": config.max_grad_norm,
+            "zero_optimization": {"stage": config.zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 2**31,
+        }
+        optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.engine: Any = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            model_parameters=list(self.parameters.values()),
+            config=settings,
+        )[0]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.engine(*args)
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        self.engine.backward(loss * (self.world * self.rounds))  # it averages over both; the loop wants sums
+        if not last:
+            self.engine.step()  # only counts the micro-batch
+
+    def step(self, lr: float) -> None:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        if self.stage == 0:
+            return adam_state(self.engine.optimizer, self.parameters)
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        state = {
+            f"{moment}.{name}": safe_get_full_optimizer_state(parameter, moment).detach().cpu().clone()
+            for moment in ADAM_MOMENTS
+            for name, parameter in self.parameters.items()
+        }
+        inner = self.engine.optimizer.optimizer.state
+        state["step"] = next(iter(inner.values()))["step"].detach().cpu().clone().float().reshape(())
+        return state
+
+    def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
+        if self.stage == 0:
+            load_adam_state(self.engine.optimizer, self.parameters, state)
+            return
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        inner = self.engine.optimizer.optimizer
+        for group in inner.param_groups:
+            for flat in group["params"]:
+                slot = inner.state[flat]
+                slot["step"] = state["step"].clone().float()
+                for moment in ADAM_MOMENTS:
+                    slot.setdefault(moment, torch.zeros_like(flat))
+        for name, parameter in self.parameters.items():
+            for moment in ADAM_MOMENTS:
+                value = state[f"{moment}.{name}"].to(parameter.device)
+                safe_set_full_optimizer_state(parameter, value, moment)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        if self.stage < 3:
+            yield
+            return
+        import deepspeed
+
+        offload = self.engine.optimizer.parameter_offload
+        parameters = list(self.module.parameters())
+        with deepspeed.zero.GatheredParameters(parameters):
+            # With the weights here, ZeRO's hooks would only fetch and release them again, out of step
+            # between workers.
+            offload._remove_module_hooks()
+            try:
+                yield
+            finally:
+                offload.setup_zero_stage3_hooks()
+
+    def gathered_adapter(self, *, modify: bool = False) -> AbstractContextManager[None]:
+        if self.stage < 3:
+            return nullcontext()
+        import deepspeed
+
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
+            list(self.parameters.values()), modifier_rank=0 if modify else None
+        )
+        return gathered
+
+    def adapter_changed(self) -> None:
+        if self.stage == 0:
+            return
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        for parameter in self.parameters.values():
+            with self.gathered_adapter():
+                value = parameter.detach().clone()
+            safe_set_full_fp32_param(parameter, value)
+
+
+def adam_state(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
+) -> dict[str, torch.Tensor]:
+    """Moments of an unpartitioned optimiser by parameter name."""
+    state = {
+        f"{moment}.{name}": optimizer.state[p][moment].detach().cpu().clone()
+        for moment in ADAM_MOMENTS
+        for name, p in parameters.items()
+    }
+    state["step"] = optimizer.state[next(iter(parameters.values()))]["step"].detach().cpu().clone().float()
+    return state
+
+
+def load_adam_state(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, torch.Tensor]
+) -> None:
+    for name, p in parameters.items():
+        slot = {moment: state[f"{moment}.{name}"].to(p.device, p.dtype).clone() for moment in ADAM_MOMENTS}
+        optimizer.state[p] = {"step": state["step"].clone().float(), **slot}

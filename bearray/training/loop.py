@@ -1,0 +1,230 @@
+"""The one training loop: schedules steps, validates, saves. Objective, backbone and engine are parts it is
+given.
+
+It knows torch.distributed but not Ray; `bearray.training.worker` connects the two. Every random choice
+depends on (seed, step, micro-batch, rank) alone, so a run that was interrupted continues as if it had not
+been.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from bearray.backbones.load import load_model
+from bearray.backbones.lora import add_lora
+from bearray.batching import TokenBatch, collate, plan_epoch, split_batch
+from bearray.config import RunConfig
+from bearray.errors import BearrayError, ConfigError
+from bearray.objectives import LossOutput, at_least, make_objective
+from bearray.step import TrainStep, check_projection
+from bearray.task import Task
+from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
+from bearray.training.engine import make_engine
+from bearray.training.validation import validate
+
+Log = Callable[[dict[str, Any]], None]
+
+
+class DivergedError(BearrayError, ArithmeticError):
+    """The loss is no longer a number."""
+
+
+def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: str) -> float:
+    """Linear warm-up over `warmup` steps, then constant or linear to 0 at `total`; `step` counts from 0."""
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    fall = 1.0 if schedule == "constant" else min(1.0, (total - step) / max(1, total - warmup))
+    return peak * rise * max(0.0, fall)
+
+
+class Loop:
+    """A model in training on this worker.
+
+    Args:
+        config: the run.
+        task: its data set in tokens.
+        rank, world: this worker's number, and how many there are.
+        device: where the model goes.
+        log: called on rank 0 with each row of metrics.jsonl.
+    """
+
+    def __init__(
+        self, config: RunConfig, task: Task, *, rank: int, world: int, device: torch.device, log: Log
+    ) -> None:
+        self.config, self.task, self.rank, self.world, self.device, self.log = (
+            config, task, rank, world, device, log,
+        )  # fmt: skip
+        train = config.train
+        self.examples = task.examples()
+        self.valid_cases = task.cases("valid")
+        self.trie = task.catalog.trie.to(device)
+        self.objective = make_objective(config.objective)
+        self.objective.bind(task.catalog.trie)
+        dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
+        base = load_model(config.model.base, dtype=dtype, device=device)
+        check_projection(base, device)
+        self.model = add_lora(base, config.model, seed=train.seed)
+        if train.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.enable_input_require_grads()
+        self.rounds = -(-train.batch_size // (world * train.micro_batch_size))
+        self.steps_per_epoch = -(-len(self.examples) // train.batch_size)
+        self.total_steps = self.steps_per_epoch * train.epochs
+        module = TrainStep(self.model, self.objective, self.trie, task.eos_token_id)
+        self.engine = make_engine(module, train, rounds=self.rounds, device=device)
+        self.lengths = [len(e.prompt) + len(e.answer) for e in self.examples]
+        branching = self.trie.child_count(
+            torch.tensor([n for e in self.examples for n in e.nodes], device=device)
+        ).gt(1).cpu().numpy()  # fmt: skip
+        self.answer_tokens = np.array([len(e.answer) for e in self.examples])
+        starts = np.concatenate([[0], np.cumsum(self.answer_tokens)[:-1]])
+        self.branching_tokens = np.add.reduceat(branching.astype(np.int64), starts)
+        self.epoch = 0
+        """Epochs finished."""
+
+    @property
+    def step(self) -> int:
+        return self.epoch * self.steps_per_epoch
+
+    def restore(self, folder: Path) -> None:
+        """Continue after the checkpoint in `folder`."""
+        self.epoch = restore_checkpoint(folder, self.model, self.engine, self.objective)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; a collective, rank 0 writes."""
+        save_checkpoint(folder, self.model, self.engine, self.objective, epoch=self.epoch, rank=self.rank)
+
+    def run_epoch(self) -> None:
+        """All steps of the next epoch."""
+        self.model.train()
+        plan = plan_epoch(
+            self.lengths, self.config.train.batch_size, seed=self.config.train.seed, epoch=self.epoch
+        )
+        first = self.step
+        for number, batch in enumerate(plan):
+            self._train_step(first + number, batch)
+        self.epoch += 1
+
+    def validate(self) -> dict[str, float]:
+        """Decode the validation windows, each worker its share; a collective, the same on every worker."""
+        with self.engine.gathered():
+            return validate(
+                self.model,
+                self.valid_cases[self.rank :: self.world],
+                self.trie,
+                self.config.decoding,
+                pad_token_id=self.task.pad_token_id,
+                device=self.device,
+                expected=len(self.valid_cases),
+            )
+
+    def _train_step(self, step: int, batch: np.ndarray) -> None:
+        began = time.perf_counter()
+        train = self.config.train
+        parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.rounds)
+        micro = [
+            collate([self.examples[i] for i in part], self.task.pad_token_id).to(self.device)
+            for part in parts
+        ]
+        weight = self._known_weight(step, batch, micro)
+        outputs = []
+        for k, tokens in enumerate(micro):
+            output = self._forward(step, k, tokens)
+            if weight is None:
+                weight = self._summed(output.weight.double())
+            scaled = output.total / at_least(weight).to(output.total.dtype)
+            self.engine.backward(scaled, last=k == len(micro) - 1)
+            outputs.append(output)
+        lr = learning_rate(
+            step, self.total_steps, peak=train.lr, warmup=train.warmup_steps, schedule=train.schedule
+        )
+        self.engine.step(lr)
+        self._finish_step(step, outputs, began, lr, int(sum(self.lengths[i] for i in batch)))
+
+    def _forward(self, step: int, k: int, tokens: TokenBatch) -> LossOutput:
+        seed = hash((self.config.train.seed, step, k, self.rank)) % 2**63
+        torch.manual_seed(seed)  # dropout depends on where in the run we are, not on what ran before
+        output: LossOutput = self.engine(tokens)
+        return output
+
+    def _known_weight(self, step: int, batch: np.ndarray, micro: list[TokenBatch]) -> torch.Tensor | None:
+        """What the step's summed loss is divided by, or None where the single forward pass will tell.
+
+        Every worker knows the whole batch, so no communication is needed, unless the weight depends on the
+        logits of several micro-batches: then they are computed once more, without gradients, first.
+        """
+        if not self.objective.weight_from_forward:
+            total = self.objective.weight_of(
+                int(self.answer_tokens[batch].sum()), int(self.branching_tokens[batch].sum())
+            )
+            return torch.tensor(total, dtype=torch.float64, device=self.device)
+        if len(micro) == 1:
+            return None
+        with torch.no_grad():
+            weights = [self._forward(step, k, tokens).weight.double() for k, tokens in enumerate(micro)]
+        return self._summed(torch.stack(weights).sum())
+
+    def _summed(self, value: torch.Tensor) -> torch.Tensor:
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def _finish_step(
+        self, step: int, outputs: list[LossOutput], began: float, lr: float, tokens: int
+    ) -> None:
+        """Add up losses, metrics and statistics over micro-batches and workers in one all-reduce."""
+        names = sorted(outputs[0].metrics)
+        flat = [
+            torch.stack([o.total.detach(), o.weight, *(x for n in names for x in o.metrics[n])]).double()
+            for o in outputs
+        ]
+        values = torch.stack(flat).sum(0)
+        stats = [o.stats.double() for o in outputs if o.stats is not None]
+        if stats:
+            values = torch.cat([values, torch.stack(stats).sum(0).flatten()])
+        values = self._summed(values).cpu()
+        if stats:
+            width = 2 + 2 * len(names)
+            self.objective.end_step(values[width:].reshape(stats[0].shape))
+        loss = float(values[0]) / max(float(values[1]), 1e-8)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss of {self.config.objective.name!r} is {loss} at step {step}; "
+                "lower train.lr or objective.lam, or raise objective.xi"
+            )
+        row = {
+            "kind": "step",
+            "step": step,
+            "epoch": (step + 1) / self.steps_per_epoch,
+            "loss": loss,
+            "lr": lr,
+        }
+        for i, name in enumerate(names):
+            count = float(values[3 + 2 * i])
+            row[name] = float(values[2 + 2 * i]) / count if count else None
+        row["tokens_per_s"] = tokens / (time.perf_counter() - began)
+        if self.rank == 0:
+            self.log(row)
+
+
+def check_objective(config: RunConfig, task: Task) -> None:
+    """Fail before anything is trained when an objective cannot work on this catalogue.
+
+    Raises:
+        ConfigError: what the objective lacks, by name.
+    """
+    objective = make_objective(config.objective)
+    unmet = sorted(objective.needs - {"trie"})
+    if unmet:
+        raise ConfigError(
+            f"objective {objective.name!r} needs {', '.join(unmet)}, which the loop does not have"
+        )
+    objective.bind(task.catalog.trie)

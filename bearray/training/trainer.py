@@ -1,0 +1,108 @@
+"""Starts a run's workers with Ray Train and follows it to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from bearray.config import RunConfig, to_dict
+from bearray.errors import ResourceError
+from bearray.runs import Storage
+from bearray.training.worker import METRICS, SCORE, train_loop
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training run ended."""
+
+    best_epoch: int
+    """The first epoch with the highest validation NDCG@10, counted from 1."""
+    valid: dict[str, float]
+    """Its validation metrics."""
+    checkpoint: str
+    """Where its checkpoint is."""
+    train_seconds: float
+    valid_seconds: float
+
+
+def cluster_has_gpus() -> bool:
+    return ray.cluster_resources().get("GPU", 0) > 0
+
+
+def check_resources(config: RunConfig, *, driver_cpus: float = 0.0) -> None:
+    """Refuse what would wait for ever: more workers than the cluster has room for, counting autoscaled nodes.
+
+    Raises:
+        ResourceError: with what is asked for and what there is.
+    """
+    have, train = ray.cluster_resources(), config.train
+    if cluster_has_gpus():
+        if train.num_workers > have["GPU"]:
+            raise ResourceError(
+                f"train.num_workers is {train.num_workers}, but the cluster has {have['GPU']:g} GPUs"
+            )
+        return
+    need, cpus = train.num_workers * train.cpus_per_worker + driver_cpus, have.get("CPU", 0)
+    if need > cpus:
+        raise ResourceError(
+            f"train.num_workers={train.num_workers} with train.cpus_per_worker={train.cpus_per_worker:g} "
+            f"need {need:g} CPUs, but the cluster has {cpus:g}"
+        )
+
+
+def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> Trained:
+    """Train a run, or continue it from its last checkpoint.
+
+    Args:
+        config: the run; `config.model.base` resolved.
+        folder: the run folder.
+        callbacks: for Ray Train, such as `TuneReportCallback`.
+
+    Raises:
+        ray.train.TrainingFailedError: the workers failed more often than `train.max_failures`.
+    """
+    gpu = cluster_has_gpus()
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"config": to_dict(config), "folder": folder.root},
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": config.train.cpus_per_worker, **({"GPU": 1} if gpu else {})},
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=CHECKPOINTS,
+            storage_path=folder.root,
+            failure_config=FailureConfig(max_failures=config.train.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
+            ),
+            callbacks=list(callbacks),
+        ),
+    )
+    result = trainer.fit()
+    if result.error is not None:
+        raise result.error
+    checkpoints = [(c, m) for c, m in (result.best_checkpoints or []) if m.get(SCORE, -1.0) >= 0]
+    best_checkpoint, best = max(checkpoints, key=lambda pair: (pair[1][SCORE], -pair[1]["epoch"]))
+    epochs = [r for r in folder.read_lines(METRICS) if r["kind"] == "epoch"]
+    return Trained(
+        best_epoch=int(best["epoch"]),
+        valid={
+            name.removeprefix("valid_"): v
+            for name, v in best.items()
+            if name.startswith("valid_") and "@" in name
+        },
+        checkpoint=best_checkpoint.path,
+        train_seconds=sum(r["seconds"] for r in epochs),
+        valid_seconds=sum(r.get("valid_seconds", 0.0) for r in epochs),
+    )

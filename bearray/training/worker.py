@@ -1,0 +1,96 @@
+"""What runs on each Ray Train worker: builds the loop, feeds Ray's reports and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+
+from bearray.config import RunConfig, from_dict
+from bearray.runs import Storage
+from bearray.task import load_task
+from bearray.training.loop import Loop
+
+METRICS = "metrics.jsonl"
+FLUSH_SECONDS = 3.0
+SCORE = "valid_ndcg@10"
+
+
+class MetricsLog:
+    """metrics.jsonl, kept whole in memory and replaced every few seconds, so that it is never half a line."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.rows = storage.read_lines(METRICS)
+        self._written = time.monotonic()
+
+    def keep_until(self, epoch: int) -> None:
+        """Forget what was logged after the checkpoint that the run continues from."""
+        self.rows = [r for r in self.rows if r["epoch"] <= epoch]
+        self.flush()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if time.monotonic() - self._written > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self.storage.write_lines(METRICS, self.rows)
+        self._written = time.monotonic()
+
+
+def train_loop(settings: dict[str, Any]) -> None:
+    """Entry point of a worker.
+
+    Args:
+        settings: {"config": `to_dict(RunConfig)`, "folder": the run folder}.
+    """
+    _quiet()
+    config = from_dict(RunConfig, settings["config"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    log = MetricsLog(Storage(settings["folder"]))
+    loop = Loop(config, load_task(config), rank=rank, world=world, device=device, log=log.add)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            loop.restore(Path(folder))
+    if rank == 0:
+        log.keep_until(loop.epoch)
+    while loop.epoch < config.train.epochs:
+        began = time.perf_counter()
+        loop.run_epoch()
+        row: dict[str, Any] = {
+            "kind": "epoch",
+            "epoch": loop.epoch,
+            "seconds": time.perf_counter() - began,
+        }
+        if loop.epoch % config.train.validate_every == 0 or loop.epoch == config.train.epochs:
+            began = time.perf_counter()
+            row |= loop.validate() | {"valid_seconds": time.perf_counter() - began}
+        if rank == 0:
+            log.add(row)
+            log.flush()
+        # An epoch without validation scores -1: it can be continued from, and never be the best one.
+        report = {SCORE: -1.0} | {k: v for k, v in row.items() if k != "kind"}
+        with tempfile.TemporaryDirectory() as folder:
+            loop.save(Path(folder))
+            saved = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
+            ray.train.report(report, checkpoint=saved)
+
+
+def _quiet() -> None:
+    """Silence third parties' notices about their own future; errors and our own warnings stay."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers|deepspeed)\b.*")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

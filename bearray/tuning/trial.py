@@ -1,0 +1,115 @@
+"""One run from its folder's point of view: begun, trained, finished or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from bearray.config import RunConfig, config_hash, differences, from_dict, to_dict
+from bearray.errors import ResumeError
+from bearray.provenance import git_revision, now, versions
+from bearray.runs import Storage
+from bearray.training.trainer import train
+
+CONFIG = "config.json"
+RESULT = "result.json"
+
+Role = Literal["method", "trial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run that is to be in storage: its settings and what its folder says of it."""
+
+    config: RunConfig
+    """`config.model.base` resolved to what workers can load."""
+    role: Role
+    """method: trained once as it is; trial: one point of a search."""
+    method: str
+    """SFT, MSL, BEAR."""
+    dataset: str
+    base_model: str
+    """As the user named it."""
+    base_model_kind: str
+    """local stand-in, hub, or folder."""
+    data_hash: str
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.method.lower()}-{config_hash(self.config)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"config": to_dict(self.config)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunPlan:
+        return cls(**{**values, "config": from_dict(RunConfig, values["config"])})
+
+
+def begin(plan: RunPlan, folder: Storage) -> None:
+    """Write config.json, or check that the one that is there says the same.
+
+    Raises:
+        ResumeError: the folder belongs to a run with other settings.
+    """
+    settings = to_dict(plan.config)
+    if folder.exists(CONFIG):
+        old = folder.read_json(CONFIG)
+        changed = differences(old["run"], settings)
+        if old["data_hash"] != plan.data_hash:
+            changed.append(
+                f"data: {old['data_hash'][:12]} -> {plan.data_hash[:12]} (the data set has changed)"
+            )
+        if changed:
+            raise ResumeError(f"{folder.root} was begun with other settings: " + "; ".join(changed))
+        return
+    about = {k: v for k, v in asdict(plan).items() if k != "config"}
+    folder.write_json(
+        CONFIG, {"run": settings, **about, "versions": versions(), "git": git_revision(), "created": now()}
+    )
+
+
+def finished(folder: Storage) -> dict[str, Any] | None:
+    """The result of a run that has ended well, else None."""
+    if not folder.exists(RESULT):
+        return None
+    result: dict[str, Any] = folder.read_json(RESULT)
+    return result if result["status"] == "finished" else None
+
+
+def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    """Train a run, or continue it, or return what it came to if it is finished.
+
+    Returns:
+        The content of result.json: best_epoch, its validation metrics, checkpoint, seconds.
+
+    Raises:
+        Exception: what ended the training; result.json then says "failed" and why.
+    """
+    begin(plan, folder)
+    done = finished(folder)
+    if done is not None:
+        return done
+    try:
+        trained = train(plan.config, folder, callbacks)
+    except Exception as error:
+        folder.write_json(RESULT, {"status": "failed", "error": reason(error), "chosen": False})
+        raise
+    result = {
+        "status": "finished",
+        "error": None,
+        "best_epoch": trained.best_epoch,
+        "valid": trained.valid,
+        "checkpoint": trained.checkpoint,
+        "seconds": {"train": trained.train_seconds, "valid": trained.valid_seconds},
+        "chosen": False,
+    }
+    folder.write_json(RESULT, result)
+    return result
+
+
+def reason(error: BaseException) -> str:
+    """The last line of an error that Ray has wrapped in tracebacks: what a reader wants to know."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
