@@ -14,180 +14,20 @@ Axes: N answer tokens (rows), V vocabulary, K valid next tokens of the widest tr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from bearray.config import Normalize, ObjectiveConfig
+from bearray.errors import ConfigError
 from bearray.objectives.ops import beam_threshold, log_softmax, mask_out, pick
+from bearray.objectives.tokens import AnswerTokens, Trie
 
 Metric = tuple[Tensor, Tensor]
 """A sum and the count it is divided by, once both are added up over micro-batches and workers."""
-
-
-class Trie(Protocol):
-    """What a loss asks of a token trie; `bearray.trie.TokenTrie` has it."""
-
-    def candidates(self, nodes: Tensor, eos_token_id: int) -> tuple[Tensor, Tensor]:
-        """Valid next tokens of `nodes` [N]: token ids [N,K] and which of them are real [N,K]."""
-
-    def child_count(self, nodes: Tensor) -> Tensor:
-        """Number of valid next tokens of `nodes` [N] -> [N]."""
-
-
-@dataclass
-class AnswerTokens:
-    """The answer tokens of a micro-batch, one a row. Build it with `build` or `from_candidates`."""
-
-    logits: Tensor
-    """[N,V] logits that predict each token; any float type (losses compute in float32, or float64)."""
-    targets: Tensor
-    """[N] the right token, as a column of `logits`."""
-    candidates: Tensor
-    """[N,K] the valid next tokens, as columns of `logits`; padded with 0."""
-    candidate_valid: Tensor
-    """[N,K] bool, False for padding."""
-    target_column: Tensor
-    """[N] where the target is in `candidates`."""
-    instance: Tensor
-    """[N] which answer of the micro-batch the token belongs to."""
-    step: Tensor
-    """[N] position of the token in its answer, from 0."""
-    is_branching: Tensor
-    """[N] bool: more than one valid next token."""
-    num_answer_tokens: int
-    """Answer tokens of the micro-batch: N, and the forced ones that were left out of the rows because the
-    objective's `positions` is "branching"."""
-    partial: bool = False
-    """`logits` has only some of the vocabulary's columns, enough for the candidates."""
-    extras: dict[str, Tensor] = field(default_factory=dict)
-    """What the objective's `needs` ask for beyond the trie, by name."""
-
-    @classmethod
-    def build(
-        cls,
-        logits: Tensor,
-        targets: Tensor,
-        trie_nodes: Tensor,
-        trie: Trie,
-        eos_token_id: int,
-        instance: Tensor,
-        step: Tensor,
-        *,
-        num_answer_tokens: int | None = None,
-        extras: dict[str, Tensor] | None = None,
-    ) -> AnswerTokens:
-        """Look up the valid next tokens of each row.
-
-        Args:
-            logits: [N,V]. targets: [N] token ids. trie_nodes: [N] node reached before each token.
-            trie: the catalogue's trie, on the device of `trie_nodes`.
-            eos_token_id: what follows a complete title.
-            instance: [N]. step: [N].
-            num_answer_tokens: as the field; None means N. extras: as the field.
-
-        Raises:
-            ValueError: shapes that do not fit, or a target that cannot follow its node.
-        """
-        if len(trie_nodes):
-            candidates, valid = trie.candidates(trie_nodes, eos_token_id)
-        else:  # a worker whose share of the batch is empty
-            candidates = trie_nodes.new_zeros((0, 1), dtype=torch.long)
-            valid = torch.zeros((0, 1), dtype=torch.bool, device=trie_nodes.device)
-        return cls.from_candidates(
-            logits,
-            targets,
-            candidates,
-            valid,
-            instance,
-            step,
-            num_answer_tokens=num_answer_tokens,
-            extras=extras,
-        )
-
-    @classmethod
-    def from_candidates(
-        cls,
-        logits: Tensor,
-        targets: Tensor,
-        candidates: Tensor,
-        candidate_valid: Tensor,
-        instance: Tensor,
-        step: Tensor,
-        *,
-        columns: Tensor | None = None,
-        num_answer_tokens: int | None = None,
-        extras: dict[str, Tensor] | None = None,
-    ) -> AnswerTokens:
-        """As `build`, from valid next tokens that are already known.
-
-        Args:
-            candidates: [N,K] token ids. candidate_valid: [N,K] bool.
-            columns: [C] ascending token ids that the columns of `logits` [N,C] stand for; None: all of the
-                vocabulary. With it, an objective over the trie's vocabulary needs only the output rows of
-                tokens that are valid somewhere in the batch.
-
-        Raises:
-            ValueError: shapes that do not fit, a target that is not among its candidates, or a candidate
-                that is not among `columns`.
-        """
-        device, rows = logits.device, logits.shape[0]
-        moved = [x.to(device) for x in (targets, candidates, candidate_valid, instance, step)]
-        targets, candidates, candidate_valid, instance, step = moved
-        for name, x in (("targets", targets), ("instance", instance), ("step", step)):
-            if x.shape != (rows,):
-                raise ValueError(f"{name} must be [{rows}], one for each row of logits; got {tuple(x.shape)}")
-        if candidates.shape != candidate_valid.shape or candidates.dim() != 2 or len(candidates) != rows:
-            raise ValueError(
-                f"candidates and candidate_valid must both be [{rows},K]; "
-                f"got {tuple(candidates.shape)} and {tuple(candidate_valid.shape)}"
-            )
-        matches = (candidates == targets[:, None]) & candidate_valid
-        found = matches.any(dim=1)
-        if not bool(found.all()):
-            row = int((~found).nonzero()[0])
-            raise ValueError(
-                f"answer token {int(targets[row])} of row {row} (instance {int(instance[row])}, step "
-                f"{int(step[row])}) is not a valid next token of its trie node"
-            )
-        if columns is not None:
-            if columns.shape != (logits.shape[1],):
-                raise ValueError(f"columns must be [{logits.shape[1]}]; got {tuple(columns.shape)}")
-            columns = columns.to(device)
-            positions = torch.searchsorted(columns, candidates).clamp_(max=len(columns) - 1)
-            if not bool(((columns[positions] == candidates) | ~candidate_valid).all()):
-                raise ValueError("a valid next token is missing from columns")
-            candidates = positions
-        total = rows if num_answer_tokens is None else num_answer_tokens
-        if total < rows:
-            raise ValueError(f"num_answer_tokens is {total}, but there are {rows} rows")
-        target_column = matches.to(torch.uint8).argmax(dim=1)
-        return cls(
-            logits=logits,
-            targets=pick(candidates, target_column),
-            candidates=candidates,
-            candidate_valid=candidate_valid,
-            target_column=target_column,
-            instance=instance,
-            step=step,
-            is_branching=candidate_valid.sum(dim=1) > 1,
-            num_answer_tokens=total,
-            partial=columns is not None,
-            extras=extras or {},
-        )
-
-    @property
-    def skipped(self) -> int:
-        """Forced answer tokens that are not among the rows."""
-        return self.num_answer_tokens - len(self.targets)
-
-    @cached_property
-    def candidate_logits(self) -> Tensor:
-        """[N,K] logits of the valid next tokens in float32 or float64, `-inf` for padding; differentiable."""
-        return mask_out(self.logits.gather(1, self.candidates), self.candidate_valid)
 
 
 @dataclass
@@ -224,7 +64,7 @@ class Objective(ABC):
     """Which answer tokens must be among the rows. "branching": forced tokens have loss and gradient that do
     not depend on the logits, so they need no logits; `AnswerTokens.num_answer_tokens` still counts them."""
     weight_from_forward: bool = False
-    """`LossOutput.weight` depends on the logits, so that `weight_of` cannot tell it beforehand."""
+    """`LossOutput.weight` is more than a count of tokens, so that `weight_of` cannot tell it beforehand."""
     beam_width: int = 10
     """The B of the pruning metrics."""
 
@@ -249,9 +89,21 @@ class Objective(ABC):
         """
         if self.weight_from_forward:
             raise RuntimeError(
-                f"the weight of {self.name!r} depends on the logits; take it from LossOutput.weight"
+                f"the weight of {self.name!r} is no count of tokens; take it from LossOutput.weight"
             )
         return float(num_tokens)
+
+    def check_needs(self, provided: Collection[str]) -> None:
+        """Called before training with the names of what the step can provide.
+
+        Raises:
+            ConfigError: something that the objective needs is not among them.
+        """
+        missing = sorted(self.needs.difference(provided))
+        if missing:
+            raise ConfigError(
+                f"objective {self.name!r} needs {', '.join(missing)}, which this run does not provide"
+            )
 
     # Optional hooks: an objective without state has nothing to do in them.
 
@@ -287,6 +139,24 @@ class Objective(ABC):
                 f"objective {self.name!r} over the full vocabulary needs all tokens and all columns"
             )
         return log_softmax(mask_out(tokens.logits, None), tau), tokens.targets
+
+    def extra(self, tokens: AnswerTokens, name: str) -> Tensor:
+        """One of `AnswerTokens.extras`, a number for each row.
+
+        Raises:
+            ConfigError: the training step did not provide it.
+            ValueError: not one number for each row.
+        """
+        if name not in tokens.extras:
+            raise ConfigError(
+                f"objective {self.name!r} needs {name!r}, which the training step did not provide"
+            )
+        values = tokens.extras[name].to(tokens.logits.device)
+        if values.shape != tokens.targets.shape:
+            raise ValueError(
+                f"extras[{name!r}] must be [{len(tokens.targets)}], one a row; got {tuple(values.shape)}"
+            )
+        return values
 
     def common_metrics(self, tokens: AnswerTokens, nll: Tensor) -> dict[str, Metric]:
         """The metrics of every objective.

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from bearray.config import Form, Normalize, ObjectiveConfig
 from bearray.errors import ConfigError
-from bearray.objectives.base import AnswerTokens, LossOutput, Objective, scalar
+from bearray.objectives.base import LossOutput, Objective, scalar
 from bearray.objectives.ops import (
     beam_threshold,
     check_beam_width,
@@ -44,6 +44,7 @@ from bearray.objectives.ops import (
     mask_out,
     pick,
 )
+from bearray.objectives.tokens import AnswerTokens
 
 
 def _penalty(margin: Tensor, xi: float, form: Form) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bearray.config import Normalize, ObjectiveConfig
 from bearray.errors import ConfigError
-from bearray.objectives.base import AnswerTokens, LossOutput, Objective, Trie, scalar
+from bearray.objectives.base import LossOutput, Objective, scalar
 from bearray.objectives.ops import (
     check_beam_width,
     check_positive,
@@ -38,6 +38,7 @@ from bearray.objectives.ops import (
     mask_out,
     pick,
 )
+from bearray.objectives.tokens import AnswerTokens, Trie
 
 TAU_START, TAU_LOW, TAU_HIGH = 1.5, 1.5, 5.0
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from bearray.config import ObjectiveConfig
-from bearray.objectives.base import AnswerTokens, LossOutput, Objective, scalar
+from bearray.objectives.base import LossOutput, Objective, scalar
 from bearray.objectives.ops import as_float, check_beam_width, check_rows, log_softmax, pick
+from bearray.objectives.tokens import AnswerTokens
 
 
 def sft_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def test_weight_is_known_before_the_forward_pass(config: ObjectiveConfig) -> Non
     tokens = as_tokens(logits, targets, valid, branching_only=objective.positions == "branching")
     if objective.weight_from_forward:
         assert config.form == "released"
-        with pytest.raises(RuntimeError, match="depends on the logits"):
+        with pytest.raises(RuntimeError, match="no count of tokens"):
             objective.weight_of(20, branching)
     else:
         assert objective(tokens).weight.item() == objective.weight_of(20, branching)
@@ -288,6 +288,13 @@ def test_registry() -> None:
         make_objective(ObjectiveConfig(name="beer"))
     with pytest.raises(ValueError, match="keeps no state"):
         make_objective(ObjectiveConfig(name="sft")).load_state_dict({"tau": 1.0})
+
+
+def test_unmet_needs_are_named() -> None:
+    bear = make_objective(ObjectiveConfig())
+    bear.check_needs({"trie", "popularity"})
+    with pytest.raises(ConfigError, match=r"'bear' needs trie"):
+        bear.check_needs(["popularity"])
 
 
 def test_settings_reach_the_objective() -> None:

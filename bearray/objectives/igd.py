@@ -1,0 +1,109 @@
+"""IGD: SFT with less weight on tokens that tell nothing about the item (Lin et al., arXiv 2506.13229).
+
+With pr the items' empirical prior in training, renormalised among the titles that start with a prefix,
+
+    H(prefix) = -sum over those titles of pr log pr,    IG(y_t) = H(y_<t) - H(y_<=t)
+    L = sum_t( w_t * -log p(y_t) ) / sum_t( w_t ),      w_t = 1 where IG(y_t) > 0, else b
+
+Most tokens of a title have IG 0: the prefix leaves one title. The paper's code was not at hand; this is its
+tuning part as described, with our choice of b = 0.1, without its decoding part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bearray.config import ObjectiveConfig
+from bearray.objectives.base import LossOutput, Objective
+from bearray.objectives.ops import check_beam_width, check_weight, pick
+from bearray.objectives.tokens import AnswerTokens
+
+if TYPE_CHECKING:
+    from bearray.trie import TokenTrie
+
+
+def node_entropy(trie: TokenTrie, title_counts: Tensor) -> Tensor:
+    """H of each node: the entropy, in nats, of the titles that start with its prefix.
+
+    Args:
+        trie: the catalogue's titles.
+        title_counts: [titles] how often each title (by index in the trie) was chosen in training.
+
+    Returns:
+        [nodes] float64; 0 where one title is left, or none that was ever chosen.
+
+    Raises:
+        ValueError: not one count of at least 0 for each title.
+    """
+    if title_counts.shape != (trie.num_sequences,) or bool((title_counts < 0).any()):
+        raise ValueError(
+            f"title_counts must be {trie.num_sequences} counts, one for each title; "
+            f"got shape {tuple(title_counts.shape)}"
+        )
+    ends = trie.terminal >= 0
+    count = torch.zeros(len(trie), dtype=torch.float64, device=trie.device)
+    count[ends] = title_counts.to(count)[trie.terminal[ends].long()]
+    # With m the sum of a subtree's counts c, H = log m - sum(c log c) / m: two sums that are carried upwards.
+    sums = torch.stack([count, torch.xlogy(count, count)], dim=1)
+    for level in range(trie.max_depth, 0, -1):
+        nodes = (trie.depth == level).nonzero()[:, 0]
+        sums.index_add_(0, trie.parent[nodes].long(), sums[nodes])
+    mass, c_log_c = sums.unbind(1)
+    entropy = mass.clamp_min(1e-300).log() - c_log_c / mass.clamp_min(1e-300)
+    return entropy.clamp_min(0.0).where(mass > 0, 0.0)
+
+
+def information_gain(entropy: Tensor, nodes: Tensor, instance: Tensor) -> Tensor:
+    """IG of each answer token.
+
+    Args:
+        entropy: [nodes] from `node_entropy`.
+        nodes: [N] node before each token; each answer's tokens in order and side by side, its
+            end-of-sequence last.
+        instance: [N] which answer the token belongs to.
+
+    Returns:
+        [N] H before the token minus H after it, which is 0 after the end of the title. It can be negative: a
+        rare branch may leave more choice than there was on average.
+    """
+    before = entropy[nodes.long()]
+    after = torch.zeros_like(before)
+    goes_on = instance[1:] == instance[:-1]
+    after[:-1] = before[1:] * goes_on
+    # Entropies of equal subtrees differ in the last bits; such a difference is no information.
+    gain = before - after
+    return gain.where(gain.abs() > 1e-9, 0.0)
+
+
+class IGD(Objective):
+    """Needs `extras["information_gain"]`: [N], from `information_gain`.
+
+    Args:
+        uninformative_weight: b, at least 0.
+        beam_width: only for the pruning metrics.
+    """
+
+    name = "igd"
+    source = "IGD, Lin et al. 2025, arXiv 2506.13229"
+    needs = frozenset({"information_gain"})
+    weight_from_forward = True
+
+    def __init__(self, *, uninformative_weight: float = 0.1, beam_width: int = 10) -> None:
+        self.uninformative_weight = check_weight("uninformative_weight", uninformative_weight)
+        self.beam_width = check_beam_width(beam_width)
+
+    @classmethod
+    def from_config(cls, config: ObjectiveConfig) -> IGD:
+        return cls(beam_width=config.beam_width)
+
+    def __call__(self, tokens: AnswerTokens) -> LossOutput:
+        log_probs, column = self.log_probs(tokens)
+        nll = -pick(log_probs, column)
+        informative = self.extra(tokens, "information_gain") > 0
+        weights = torch.ones_like(nll).where(informative, self.uninformative_weight)
+        metrics = self.common_metrics(tokens, nll)
+        metrics["informative"] = (informative.sum().to(nll.dtype), weights.new_tensor(float(len(weights))))
+        return LossOutput((weights * nll).sum(), weights.sum(), metrics)
