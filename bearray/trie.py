@@ -38,10 +38,9 @@ class TokenTrie:
     """[nodes] parent node; the root's is 0."""
     depth: Tensor
     """[nodes] number of tokens from the root."""
-    forced_run: Tensor
-    """[nodes] steps from the node, along nodes with one valid continuation, to the first that branches or is
-    a leaf.
-    """
+    forced_end: Tensor
+    """[nodes] where the node's forced stretch ends: the first node, itself or below, that branches or is a
+    leaf."""
     num_sequences: int
     """Number of sequences that the trie was built from, equal ones counted again."""
     max_depth: int
@@ -107,11 +106,11 @@ class TokenTrie:
             ::-1
         ]  # reversed, so that the first of equal ones is written last
         terminal[node[ended]] = ended
-        forced_run = np.zeros(nodes, dtype=np.int64)
+        forced_end = np.arange(nodes)
         for level in range(max_depth - 1, -1, -1):
             here = np.arange(level_start[level], level_start[level + 1])
             here = here[(count[here] == 1) & (terminal[here] < 0)]
-            forced_run[here] = 1 + forced_run[child_start[here] + 1]
+            forced_end[here] = forced_end[child_start[here] + 1]
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values.astype(np.int32))
@@ -122,7 +121,7 @@ class TokenTrie:
             terminal=tensor(terminal),
             parent=tensor(parent),
             depth=tensor(depth),
-            forced_run=tensor(forced_run),
+            forced_end=tensor(forced_end),
             num_sequences=len(lengths),
             max_depth=max_depth,
         )
@@ -141,7 +140,7 @@ class TokenTrie:
         """The same trie with its tensors on `device` (itself where they are there already)."""
         if self.device == torch.device(device):
             return self
-        names = ("child_start", "child_token", "terminal", "parent", "depth", "forced_run")
+        names = ("child_start", "child_token", "terminal", "parent", "depth", "forced_end")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def find(self, tokens: Sequence[int]) -> int:

@@ -1,6 +1,26 @@
-"""Decoders: from a prompt to a ranked list of titles of the catalogue."""
+"""Decoders: from a prompt to a ranked list of titles of the catalogue.
 
-from bearray.decoding.beam import constrained_beam_search
-from bearray.decoding.result import BeamResult
+The functions are imported when they are first used, so that listing the decoders does not load PyTorch.
+"""
 
-__all__ = ["BeamResult", "constrained_beam_search"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bearray.decoding.registry import list_decoders
+
+if TYPE_CHECKING:
+    from bearray.decoding.beam import constrained_beam_search
+    from bearray.decoding.exact import exact_top_k
+    from bearray.decoding.result import BeamResult
+
+__all__ = ["BeamResult", "constrained_beam_search", "exact_top_k", "list_decoders"]
+
+_HOME = {"BeamResult": "result", "constrained_beam_search": "beam", "exact_top_k": "exact"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from bearray.config import Normalize
 from bearray.decoding.batches import length_batches
 from bearray.decoding.network import Network, decoding_mode, open_network
-from bearray.decoding.prefixes import PrefixTree, right_padded
+from bearray.decoding.prefixes import Extension, PrefixTree, right_padded
 from bearray.decoding.result import BeamResult, join_results, make_result
 from bearray.decoding.scoring import check_catalogue, check_normalize, next_log_probs
 from bearray.errors import ConfigError
@@ -326,105 +326,49 @@ class _Search:
     # ---------------------------------------------------------------------
 
     def _compute(self) -> None:
-        """Compute the waiting beams' nodes ("trie": those that branch, with the tokens that led there;
-        "full": and the forced stretch behind them) and score what follows."""
+        """Compute the waiting beams' nodes and score what follows.
+
+        "trie": nodes that branch, with the tokens that led there; "full": nodes and the forced stretch below.
+        """
         beams, trie = self.beams, self.trie
         waits = beams.open[:, None] & (beams.score > -torch.inf) & ~self._known()
-        run = trie.forced_run[beams.node].long() if self.normalize == "full" else torch.zeros_like(beams.node)
-        last_depth = beams.depth[:, None] + run
-        count = torch.where(waits, last_depth - beams.computed, 0)
-        longest = int(count.max())
-        # [U, B, longest] the chain of nodes to compute, in order, first depth `computed + 1`.
-        chain = torch.zeros(*count.shape, longest, dtype=torch.long, device=count.device)
-        node = beams.node
-        back = (
-            beams.depth[:, None] - beams.computed - 1
-        )  # how many of the chain lie before the beam's own node
-        for hop in range(longest):
-            inside = waits & (back - hop >= 0)
-            row, col = inside.nonzero(as_tuple=True)
-            chain[row, col, (back - hop)[row, col]] = node[row, col]
-            node = trie.parent[node].long()
-        node = beams.node
-        for hop in range(1, longest):
-            inside = waits & (back + hop < count)
-            row, col = inside.nonzero(as_tuple=True)
-            node = torch.where(inside, trie.child_start[node].long() + 1, node)
-            chain[row, col, (back + hop)[row, col]] = node[row, col]
-
-        used = torch.arange(longest, device=count.device) < count[..., None]
-        row, col, step = used.nonzero(as_tuple=True)
-        column = (used.flatten(1).cumsum(1) - 1).view_as(used)[
-            row, col, step
-        ]  # place in the user's row of new tokens
-        columns = int(column.max()) + 1
-        shape = (len(count), columns)
-        fed = chain[row, col, step]
-
-        def spread(values: Tensor, fill: int) -> Tensor:
-            return torch.full(shape, fill, dtype=torch.long, device=count.device).index_put_(
-                (row, column), values
-            )
-
-        hidden = self.tree.feed(
-            tokens=spread(trie.child_token[fed - 1].long(), 0),
-            depth=spread(trie.depth[fed].long(), 1),
-            parent=spread(beams.slot[row, col], -1),
-            block=spread(col, -1),
-        )
-        first_slot = self.tree.used - columns
-        tail = step == count[row, col] - 1
-        beams.slot[row[tail], col[tail]] = first_slot + column[tail]
+        end = trie.forced_end[beams.node].long() if self.normalize == "full" else beams.node
+        new = self.tree.extend(trie, end, beams.computed, beams.slot, waits)
+        beams.slot = new.slot
         beams.stretch = torch.where(waits, beams.depth[:, None], beams.stretch)
-        beams.computed = torch.where(waits, last_depth, beams.computed)
-        self._score(hidden, row, col, step, column, fed, tail)
-
-    def _score(
-        self,
-        hidden: Tensor,
-        row: Tensor,
-        col: Tensor,
-        step: Tensor,
-        column: Tensor,
-        fed: Tensor,
-        tail: Tensor,
-    ) -> None:
-        """Write the scores of the new nodes: of the best continuations at a chain's end, of the one before
-        it.
-        """
-        beams = self.beams
+        beams.computed = torch.where(waits, trie.depth[end].long(), beams.computed)
+        # "trie" scores only the ends, the nodes that branch; the others' single continuation is certain.
+        scored = new.last if self.normalize == "trie" else torch.ones_like(new.last)
+        beams.expanded = beams.expanded.index_add(0, new.user[scored], torch.ones_like(new.user[scored]))
+        self._score_ends(new)
         if self.normalize == "full":
-            inner = ~tail
-            if bool(inner.any()):
-                r, c, s = row[inner], col[inner], step[inner]
-                log_probs, _ = next_log_probs(
-                    self.network, self.trie, hidden[r, column[inner]], fed[inner], self.normalize
-                )
-                short = int(s.max()) + 2 - beams.forced.shape[2]
-                beams.forced = nn.functional.pad(beams.forced, (0, max(0, short)))
-                beams.forced[r, c, s] = log_probs[:, 0]
-        r, c = row[tail], col[tail]
+            self._score_stretches(new)
+
+    def _score_ends(self, new: Extension) -> None:
+        """The best continuations of each chain's end."""
+        beams, last = self.beams, new.last
+        user, prefix = new.user[last], new.prefix[last]
         log_probs, child = next_log_probs(
-            self.network, self.trie, hidden[r, column[tail]], fed[tail], self.normalize
+            self.network, self.trie, new.hidden[last], new.node[last], self.normalize
         )
         best, best_child = self._best(log_probs, child)
-        more = max(0, best.shape[1] - beams.next_score.shape[2])
-        beams.next_score = nn.functional.pad(beams.next_score, (0, more), value=-torch.inf)
-        beams.next_node = nn.functional.pad(beams.next_node, (0, more))
-        width = beams.next_score.shape[2]
-        beams.next_score[r, c] = _widen(best, width, -torch.inf)
-        beams.next_node[r, c] = _widen(best_child, width, 0)
+        width = max(best.shape[1], beams.next_score.shape[2])
+        beams.next_score = _widen(beams.next_score, width, -torch.inf)
+        beams.next_node = _widen(beams.next_node, width, 0)
+        beams.next_score[user, prefix] = _widen(best, width, -torch.inf)
+        beams.next_node[user, prefix] = _widen(best_child, width, 0)
         if self.normalize == "full":  # a stretch that ends at a leaf ends with the forced end of the title
-            s = step[tail]
-            beams.forced = nn.functional.pad(
-                beams.forced, (0, max(0, int(s.max()) + 1 - beams.forced.shape[2]))
+            beams.forced = _widen(beams.forced, max(beams.forced.shape[2], int(new.step.max()) + 1), 0.0)
+            beams.forced[user, prefix, new.step[last]] = best[:, 0]
+
+    def _score_stretches(self, new: Extension) -> None:
+        """The forced continuation of each node before its chain's end."""
+        inner = ~new.last
+        if bool(inner.any()):
+            log_probs, _ = next_log_probs(
+                self.network, self.trie, new.hidden[inner], new.node[inner], self.normalize
             )
-            beams.forced[r, c, s] = best[:, 0]
-        beams.expanded = (
-            beams.expanded.index_add(0, row, torch.ones_like(row))
-            if self.normalize == "full"
-            else (beams.expanded.index_add(0, r, torch.ones_like(r)))
-        )
+            self.beams.forced[new.user[inner], new.prefix[inner], new.step[inner]] = log_probs[:, 0]
 
 
 def _widen(values: Tensor, width: int, fill: float) -> Tensor:

@@ -6,12 +6,36 @@ size.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from bearray.decoding.cache import SlotCache
 from bearray.decoding.network import Network
 from bearray.errors import DataError
+from bearray.trie import TokenTrie
+
+
+@dataclass(frozen=True, eq=False)
+class Extension:
+    """M trie nodes that were computed together: for some of a batch's prefixes [U, P] the chain that leads
+    to a node."""
+
+    user: Tensor
+    """[M] row of each node's prefix."""
+    prefix: Tensor
+    """[M] its column."""
+    step: Tensor
+    """[M] place in its chain, from 0."""
+    node: Tensor
+    """[M] the trie node."""
+    last: Tensor
+    """[M] bool, end of its chain."""
+    hidden: Tensor
+    """[M, D] hidden state."""
+    slot: Tensor
+    """[U, P] slot of each prefix's last computed token, now."""
 
 
 class PrefixTree:
@@ -87,6 +111,53 @@ class PrefixTree:
         mask = self.network.mask(visible, distance, self.root_hidden.dtype)
         self.passes += 1
         return self.network.run(tokens, positions, mask, self._cache)
+
+    def extend(
+        self, trie: TokenTrie, end: Tensor, computed: Tensor, slot: Tensor, chosen: Tensor
+    ) -> Extension:
+        """Compute, for each chosen prefix, all nodes on the way from what is computed to a node.
+
+        Args:
+            end: [U, P] the last node to compute.
+            computed: [U, P] depth of the ancestor that is computed already, less than the end's own depth.
+            slot: [U, P] that ancestor's slot (-1: the prompt).
+            chosen: [U, P] bool; at least one.
+        """
+        count = torch.where(chosen, trie.depth[end].long() - computed, 0)
+        longest = int(count.max())
+        nodes, node = [], end
+        for _ in range(longest):
+            nodes.append(node)
+            node = trie.parent[node].long()
+        chain = torch.stack(nodes[::-1], dim=2)  # [U, P, longest], each chain at the right end of its row
+        place = torch.arange(longest, device=end.device) - (longest - count[..., None])
+        user, prefix, at = (place >= 0).nonzero(as_tuple=True)
+        step = place[user, prefix, at]
+        first = count.cumsum(1) - count  # chains of a user side by side
+        column = first[user, prefix] + step
+        fed = chain[user, prefix, at]
+        shape = (len(end), int(count.sum(1).max()))
+
+        def spread(values: Tensor, fill: int) -> Tensor:
+            return torch.full(shape, fill, dtype=torch.long, device=end.device).index_put_(
+                (user, column), values
+            )
+
+        hidden = self.feed(
+            tokens=spread(trie.child_token[fed - 1].long(), 0),
+            depth=spread(trie.depth[fed].long(), 1),
+            parent=spread(slot[user, prefix], -1),
+            block=spread(prefix, -1),
+        )
+        return Extension(
+            user=user,
+            prefix=prefix,
+            step=step,
+            node=fed,
+            last=step == count[user, prefix] - 1,
+            hidden=hidden[user, column],
+            slot=torch.where(chosen, self.used - shape[1] + first + count - 1, slot),
+        )
 
     def _lineage(self, depth: Tensor, parent: Tensor, block: Tensor) -> Tensor:
         """[U, Q, L] slots of each new token's ancestors and of itself, by depth."""

@@ -32,7 +32,9 @@ FAMILIES = {
 }
 
 
-def tiny_model(seed: int, family: str = "llama", vocab: int = 120, **settings) -> PreTrainedModel:
+def tiny_model(
+    seed: int, family: str = "llama", vocab: int = 120, max_positions: int = 256, **settings
+) -> PreTrainedModel:
     """Two layers of 32 with weights scaled up, so that next-token distributions are peaked and ties are
     rare.
     """
@@ -40,8 +42,8 @@ def tiny_model(seed: int, family: str = "llama", vocab: int = 120, **settings) -
     config_class, model_class = FAMILIES[family]
     config = config_class(
         vocab_size=vocab, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=256, bos_token_id=1, eos_token_id=EOS,
-        pad_token_id=PAD, **settings,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=max_positions, bos_token_id=1,
+        eos_token_id=EOS, pad_token_id=PAD, **settings,
     )  # fmt: skip
     model = model_class(config).eval()
     with torch.no_grad():

@@ -1,0 +1,34 @@
+"""Which decoders there are: what each needs and where it comes from."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class DecoderInfo(TypedDict):
+    """One decoder."""
+
+    name: str
+    needs: list[str]
+    source: str
+
+
+_DECODERS: tuple[DecoderInfo, ...] = (
+    {
+        "name": "beam",
+        "needs": ["model", "trie"],
+        "source": "constrained beam search as in BEAR (arXiv 2601.22925, section 2) and MSL (arXiv "
+        "2504.04178); "
+        "same answers as transformers generate with prefix_allowed_tokens_fn",
+    },
+    {
+        "name": "exact",
+        "needs": ["model", "trie"],
+        "source": "branch and bound over the trie: the true top K of the catalogue",
+    },
+)
+
+
+def list_decoders() -> list[DecoderInfo]:
+    """The decoders of `bearray.decoding`, by name."""
+    return [dict(info) for info in sorted(_DECODERS, key=lambda info: info["name"])]  # type: ignore[misc]
