@@ -95,8 +95,8 @@ def split_batch(batch: np.ndarray, *, num_workers: int, rank: int, rounds: int) 
 
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> TokenBatch:
-    """Examples as one right-padded micro-batch; of no examples, a single padding row that predicts nothing.
-    Examples as one right-padded micro-batch; of no examples, a single padding row that predicts nothing."""
+    """Examples as one right-padded micro-batch; of no examples, a single padding row that predicts
+    nothing."""
     rows = [e.prompt + e.answer[:-1] for e in examples] or [[pad_token_id]]
     width = max(len(row) for row in rows)
     input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.long)

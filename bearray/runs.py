@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow.fs as pafs
 
@@ -24,8 +25,10 @@ from bearray.errors import DataError, MissingFileError, StorageError
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """A local path made absolute; a URI as it is."""
+    """A local path, or the one in a file:// URI, made absolute; any other URI as it is."""
     text = os.fspath(path)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
     return text if "://" in text else os.path.abspath(os.path.expanduser(text))
 
 
@@ -44,11 +47,13 @@ class Storage:
 
     def _open(self, name: str) -> tuple[pafs.FileSystem, str]:
         path = join(self.root, name) if name else self.root
+        if "://" not in path:
+            return pafs.LocalFileSystem(), path
         try:
-            fs, inner = pafs.FileSystem.from_uri(path if "://" in path else f"file://{path}")
+            fs, inner = pafs.FileSystem.from_uri(path)
         except (OSError, ValueError) as error:
             raise StorageError(f"storage path {self.root!r} cannot be used: {error}") from error
-        return (pafs.LocalFileSystem(), path) if isinstance(fs, pafs.LocalFileSystem) else (fs, inner)
+        return fs, inner
 
     def child(self, *parts: str) -> Storage:
         return Storage(join(self.root, *parts))
@@ -71,6 +76,8 @@ class Storage:
                 return data
         except FileNotFoundError as error:
             raise MissingFileError(f"{join(self.root, name)} does not exist") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {join(self.root, name)}: {error}") from error
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a whole file; a reader sees the old one or the new one, never a part."""
@@ -97,7 +104,7 @@ class Storage:
     def read_json(self, name: str) -> Any:
         try:
             return json.loads(self.read_bytes(name))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or no UTF-8
             raise DataError(f"{join(self.root, name)} is not valid JSON: {error}") from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -108,10 +115,10 @@ class Storage:
         if not self.exists(name):
             return []
         rows = []
-        for number, line in enumerate(self.read_bytes(name).decode().splitlines(), 1):
+        for number, line in enumerate(self.read_bytes(name).splitlines(), 1):
             try:
                 rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise DataError(
                     f"{join(self.root, name)}, line {number}, is not valid JSON: {error}"
                 ) from error

@@ -1,0 +1,110 @@
+"""What many tests share: a demo data set of a few users, a base model of a few thousand parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+MICRO_RUN: dict[str, Any] = {
+    "data.train_windows": 22,
+    "data.valid_windows": 7,
+    "data.test_windows": 11,
+    "model.lora_r": 2,
+    "model.lora_dropout": 0.0,
+    "model.max_prompt_tokens": 128,
+    "objective.name": "bear",
+    "objective.beam_width": 3,
+    "train.epochs": 2,
+    "train.batch_size": 8,
+    "train.micro_batch_size": 8,
+    "train.lr": 1e-2,
+    "train.warmup_steps": 2,
+    "train.engine": "ddp",
+    "decoding.beam_width": 10,
+    "decoding.batch_size": 4,
+    "evaluation.shard_size": 4,
+    "evaluation.actors": 1,
+}
+"""Changes to `RunConfig` that make a run take less than a second; 22 windows in batches of 8 leave a last
+batch of 6, which two workers and four accumulation steps cannot share evenly."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors are slower on many threads, and tests of two processes would fight for the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo data set with some 60 items and a few hundred windows."""
+    from bearray.data.demo import make_demo
+
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    make_demo(folder, seed=0, items=60, users=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_base(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers, trained for a few steps: enough that its predictions differ by user."""
+    from bearray.backbones.pretrain import BaseSize
+    from bearray.backbones.tiny import build_base_model
+    from bearray.data import open_dataset
+
+    size = BaseSize(
+        name="micro", hidden=32, layers=2, heads=4, kv_heads=2, intermediate=64, vocab_size=600, context=128,
+        batch_blocks=4, max_steps=30, lr=1e-2,
+    )  # fmt: skip
+    return build_base_model(
+        open_dataset(demo_dir), size, cache_dir=tmp_path_factory.mktemp("base"), progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def make_run(demo_dir: Path, micro_base: Path) -> Callable[..., Any]:
+    """`make_run({"train.epochs": 3})`: the smallest run, with changes."""
+    from bearray.config import RunConfig, override
+
+    def make(changes: dict[str, Any] | None = None) -> RunConfig:
+        places = {"data.path": str(demo_dir), "model.base": str(micro_base)}
+        return override(RunConfig(), {**MICRO_RUN, **places, **(changes or {})})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def micro_task(make_run: Callable[..., Any]) -> Any:
+    """The smallest run's data in tokens."""
+    from bearray.task import load_task
+
+    return load_task(make_run())
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs on this machine, for the length of a module."""
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    assert not ray.is_initialized()
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
