@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import torch
 
 from bearray.backbones.load import load_model
 from bearray.backbones.lora import load_adapter, merge_for_inference
-from bearray.config import DecodingConfig, RunConfig, from_dict
+from bearray.config import RunConfig, from_dict, override
 from bearray.evaluation.predictions import shard_rows, to_table, write_shard
+from bearray.quiet import quiet_libraries
 from bearray.recommend import recommend
 from bearray.runs import Storage, fetch_folder
 from bearray.task import Split, load_task
@@ -25,25 +25,14 @@ class ShardDecoder:
         config: `to_dict(RunConfig)`.
         checkpoint: folder of a training checkpoint, or None for the bare base model.
         split: which split.
-        folder: where predictions go.
-        normalize: which softmax the search uses.
         total: windows of the split.
     """
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        checkpoint: str | None,
-        split: Split,
-        folder: str,
-        normalize: str,
-        total: int,
-    ) -> None:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    def __init__(self, config: dict[str, Any], checkpoint: str | None, split: Split, total: int) -> None:
+        quiet_libraries()
         self.config = from_dict(RunConfig, config)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.split, self.folder, self.total = split, Storage(folder), total
-        self.decoding = from_dict(DecodingConfig, config["decoding"] | {"normalize": normalize})
+        self.split, self.total = split, total
         self.task = load_task(self.config)
         self.trie = self.task.catalog.trie.to(self.device)
         self.item_of_title = np.array([items[0] for items in self.task.catalog.items_of_title])
@@ -56,20 +45,21 @@ class ShardDecoder:
         self.model = model.eval()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Decode the shards numbered in `batch["shard"]` and return how many windows each had."""
+        """Decode the shards of a batch (columns shard, normalize, folder) and say how many windows each
+        had."""
         counts = []
-        for shard in batch["shard"]:
-            cases = self.task.cases(
-                self.split, shard_rows(int(shard), self.config.evaluation.shard_size, self.total)
-            )
+        for shard, normalize, folder in zip(batch["shard"], batch["normalize"], batch["folder"], strict=True):
+            rows = shard_rows(int(shard), self.config.evaluation.shard_size, self.total)
+            cases = self.task.cases(self.split, rows)
             titles, scores = recommend(
                 self.model,
                 cases,
                 self.trie,
-                self.decoding,
+                override(self.config.decoding, {"normalize": str(normalize)}),
                 pad_token_id=self.task.pad_token_id,
                 device=self.device,
             )
-            write_shard(self.folder, int(shard), to_table(cases, titles, scores, self.item_of_title))
+            table = to_table(cases, titles, scores, self.item_of_title)
+            write_shard(Storage(str(folder)), int(shard), table)
             counts.append(len(cases))
         return {"shard": batch["shard"], "windows": np.array(counts)}

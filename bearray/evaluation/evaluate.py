@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 import ray
 import ray.data
 
-from bearray.config import RunConfig, config_hash, to_dict
+from bearray.config import Normalize, RunConfig, config_hash, to_dict
 from bearray.errors import ResourceError
 from bearray.evaluation.decoder import ShardDecoder
 from bearray.evaluation.predictions import missing_shards, open_predictions, read_predictions
@@ -47,58 +48,70 @@ def pool_size(config: RunConfig, shards: int) -> int:
 def decode_split(
     config: RunConfig,
     checkpoint: str | None,
-    folder: Storage,
+    folders: Mapping[Normalize, Storage],
     *,
     split: Split = "test",
-    normalize: str | None = None,
     on_shard: OnShard | None = None,
-) -> pd.DataFrame:
+) -> dict[Normalize, pd.DataFrame]:
     """Decode a split, or what of it is missing, and return all predictions.
 
     Args:
         config: the run; `config.model.base` resolved.
         checkpoint: folder of a training checkpoint, or None for the bare base model.
-        folder: where the shards are written.
+        folders: where each normaliser's shards are written; an actor loads the model once for all of them.
         split: which split.
-        normalize: instead of the config's.
         on_shard: called as shards finish.
 
     Raises:
-        ResumeError: the folder holds predictions made with other settings.
+        ResumeError: a folder holds predictions made with other settings.
         DataError: after decoding, a shard is missing or damaged.
     """
-    normalize = normalize or config.decoding.normalize
     total, size = len(load_task(config).windows(split)), config.evaluation.shard_size
     settings = to_dict(config)
-    manifest = {
-        "split": split,
-        "rows": total,
-        "shard_size": size,
-        "decoding": settings["decoding"] | {"normalize": normalize, "batch_size": None},
-        "checkpoint": checkpoint,
-        "config": config_hash({k: settings[k] for k in ("data", "model", "objective", "train")}),
-    }
-    open_predictions(folder, manifest)
-    shards = -(-total // size)
-    todo = missing_shards(folder, total, size)
+    todo = []
+    for normalize, folder in folders.items():
+        manifest = {
+            "split": split,
+            "rows": total,
+            "shard_size": size,
+            "decoding": settings["decoding"] | {"normalize": normalize, "batch_size": None},
+            "checkpoint": checkpoint,
+            "config": config_hash({k: settings[k] for k in ("data", "model", "objective", "train")}),
+        }
+        open_predictions(folder, manifest)
+        todo += [
+            {"normalize": normalize, "folder": folder.root, "shard": shard}
+            for shard in missing_shards(folder, total, size)
+        ]
     if todo:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        actors = pool_size(config, len(todo))
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) else None
-        done = ray.data.from_items([{"shard": i} for i in todo], override_num_blocks=len(todo)).map_batches(
-            ShardDecoder,
-            fn_constructor_args=(settings, checkpoint, split, folder.root, normalize, total),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=config.evaluation.cpus_per_actor,
-            num_gpus=gpus,
-        )
-        finished = shards - len(todo)
-        for _ in done.iter_batches(batch_size=1):
-            finished += 1
-            if on_shard is not None:
-                on_shard(finished, shards)
-    return read_predictions(folder)
+        _decode(config, checkpoint, split, total, todo, len(folders) * -(-total // size), on_shard)
+    return {normalize: read_predictions(folder) for normalize, folder in folders.items()}
+
+
+def _decode(
+    config: RunConfig,
+    checkpoint: str | None,
+    split: Split,
+    total: int,
+    todo: list[dict[str, Any]],
+    shards: int,
+    on_shard: OnShard | None,
+) -> None:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    pool = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+        ShardDecoder,
+        fn_constructor_args=(to_dict(config), checkpoint, split, total),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=pool_size(config, len(todo))),
+        num_cpus=config.evaluation.cpus_per_actor,
+        num_gpus=1 if ray.cluster_resources().get("GPU", 0) else None,
+    )
+    finished = shards - len(todo)
+    for _ in pool.iter_batches(batch_size=1):
+        finished += 1
+        if on_shard is not None:
+            on_shard(finished, shards)
 
 
 def evaluate_run(
@@ -111,11 +124,11 @@ def evaluate_run(
         `bearray.metrics.evaluate`.
     """
     own = config.decoding.normalize
-    other = "full" if own == "trie" else "trie"
+    folders: dict[Normalize, Storage] = {own: folder.child("predictions")}
+    if config.evaluation.also_other_normalizer:
+        other: Normalize = "full" if own == "trie" else "trie"
+        folders[other] = folder.child(f"predictions_{other}")
     began = time.perf_counter()
-    results = {}
-    for normalize in (own, other) if config.evaluation.also_other_normalizer else (own,):
-        target = folder.child("predictions" if normalize == own else f"predictions_{normalize}")
-        frame = decode_split(config, checkpoint, target, normalize=normalize, on_shard=on_shard)
-        results[normalize] = evaluate(frame, config.evaluation.ks)
-    return {"test": results, "seconds": time.perf_counter() - began}
+    frames = decode_split(config, checkpoint, folders, on_shard=on_shard)
+    seconds = time.perf_counter() - began
+    return {"test": {n: evaluate(f, config.evaluation.ks) for n, f in frames.items()}, "seconds": seconds}

@@ -98,7 +98,7 @@ class DDPEngine:
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         # DDP decides in the forward pass whether a backward pass reduces; reducing sums of sums at every
         # micro-batch is correct, so nothing is skipped here. DDP averages, the loop wants sums.
-        (loss * self.world).backward()  # type: ignore[no-untyped-call]
+        (loss * self.world).backward()
 
     def step(self, lr: float) -> None:
         if self.max_grad_norm:

@@ -22,13 +22,16 @@ from bearray.backbones.load import load_model
 from bearray.backbones.lora import add_lora
 from bearray.batching import TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
-from bearray.errors import BearrayError, ConfigError
+from bearray.errors import BearrayError
 from bearray.objectives import LossOutput, at_least, make_objective
 from bearray.step import TrainStep, check_projection
 from bearray.task import Task
 from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
 from bearray.training.engine import make_engine
 from bearray.training.validation import validate
+
+PROVIDED = frozenset({"trie"})
+"""What an objective may need and this loop has."""
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -222,9 +225,5 @@ def check_objective(config: RunConfig, task: Task) -> None:
         ConfigError: what the objective lacks, by name.
     """
     objective = make_objective(config.objective)
-    unmet = sorted(objective.needs - {"trie"})
-    if unmet:
-        raise ConfigError(
-            f"objective {objective.name!r} needs {', '.join(unmet)}, which the loop does not have"
-        )
+    objective.check_needs(PROVIDED)
     objective.bind(task.catalog.trie)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import ray.train
 import ray.train.torch
 
 from bearray.config import RunConfig, from_dict
+from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
 from bearray.task import load_task
 from bearray.training.loop import Loop
@@ -51,7 +50,7 @@ def train_loop(settings: dict[str, Any]) -> None:
     Args:
         settings: {"config": `to_dict(RunConfig)`, "folder": the run folder}.
     """
-    _quiet()
+    quiet_libraries()
     config = from_dict(RunConfig, settings["config"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -84,13 +83,3 @@ def train_loop(settings: dict[str, Any]) -> None:
             loop.save(Path(folder))
             saved = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
             ray.train.report(report, checkpoint=saved)
-
-
-def _quiet() -> None:
-    """Silence third parties' notices about their own future; errors and our own warnings stay."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers|deepspeed)\b.*")
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()

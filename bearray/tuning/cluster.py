@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import Any
 
 import ray
 
@@ -25,11 +27,14 @@ def connect(address: str | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     # The dashboard must be on: without it Ray 2.60 never frees the workers of a trial that was stopped.
+    new: dict[str, Any] = (
+        {} if _joins(address) else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    )
     ray.init(
         address=address,
         log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
-        logging_level="ERROR",
-        **({} if _joins(address) else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}),
+        logging_level=logging.ERROR,
+        **new,
     )
 
 

@@ -4,6 +4,7 @@ workers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def _drive(space: dict[str, Any], *, storage: str, plan: dict[str, Any] | None =
     takes."""
     base = RunPlan.from_dict(plan if plan is not None else space["plan"])
     changes = {AXES[axis]: space[axis] for axis in AXES if axis in space}
-    run = RunPlan.from_dict({**base.to_dict(), "config": override(base.config, changes)})
+    run = replace(base, config=override(base.config, changes))
     result = execute(run, Storage(storage).child("runs", run.run_id), [TuneReportCallback()])
     tune.report({SCORE: result["valid"]["ndcg@10"], "epoch": result["best_epoch"], REPORTED: run.run_id})
 
@@ -114,6 +115,12 @@ def _trial_folder(trial: Any) -> str:
     return str(trial.trial_id)
 
 
+def _each(results: ResultGrid) -> list[Any]:
+    return [results[i] for i in range(len(results))]
+
+
 def run_ids(results: ResultGrid) -> list[str]:
     """Run ids of the trials that ended well."""
-    return [r.metrics[REPORTED] for r in results if r.error is None and r.metrics and REPORTED in r.metrics]
+    return [
+        r.metrics[REPORTED] for r in _each(results) if r.error is None and r.metrics and REPORTED in r.metrics
+    ]

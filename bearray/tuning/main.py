@@ -1,0 +1,73 @@
+"""The command line of a sweep: every `sweeps/*.py` and `bearray sweep` end here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from bearray.errors import BearrayError
+from bearray.tuning.config import SweepConfig, scaled
+
+Recipe = Callable[[], SweepConfig]
+
+
+def main(
+    recipe: Recipe,
+    arguments: Sequence[str] | None = None,
+    *,
+    prepare: Callable[[SweepConfig], None] | None = None,
+) -> None:
+    """Build the sweep from its recipe and the command line, and run it.
+
+    The scale is applied to the recipe first, then every setting given on the command line, so an explicit
+    setting always wins. Exits with 2 and one message for what a user can mend, without a traceback.
+
+    Args:
+        recipe: the sweep's own settings.
+        arguments: instead of the process's.
+        prepare: called with the final settings before anything is checked, to make data that can be made.
+    """
+    sys.exit(run(recipe, sys.argv[1:] if arguments is None else arguments, prepare=prepare))
+
+
+def run(
+    recipe: Recipe, arguments: Sequence[str], *, prepare: Callable[[SweepConfig], None] | None = None
+) -> int:
+    """`main` as a function: the exit code."""
+    try:
+        sweep = parse(recipe, arguments)
+        if prepare is not None:
+            prepare(sweep)
+        from bearray.tuning.sweep import run_sweep  # ray only once the arguments are known to be right
+
+        run_sweep(sweep)
+    except BearrayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(recipe: Recipe, arguments: Sequence[str]) -> SweepConfig:
+    """The sweep that a command line asks for.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+        SystemExit: 0 for --help, 2 for an argument that does not exist.
+    """
+    import tyro
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--smoke", action="store_true")
+    early.add_argument("--scale", choices=("paper", "cpu", "smoke"))
+    chosen, _ = early.parse_known_args(arguments)
+    default = recipe()
+    if chosen.smoke or chosen.scale is not None:
+        default = scaled(default, "smoke" if chosen.smoke else chosen.scale)
+    module = sys.modules.get(recipe.__module__)
+    return tyro.cli(
+        SweepConfig, default=default, args=list(arguments), description=getattr(module, "__doc__", None)
+    )

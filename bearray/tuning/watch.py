@@ -1,0 +1,80 @@
+"""Progress of a sweep on the terminal, read from the run folders: the same wherever the workers are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from bearray.errors import BearrayError
+from bearray.runs import Storage
+from bearray.training.worker import METRICS
+
+POLL_SECONDS = 4.0
+STEP_SECONDS = 30.0
+"""A run that is between two epochs says where it is this often."""
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of progress with the time of day."""
+    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}")
+
+
+class _Watcher:
+    def __init__(self, runs: Storage, epochs: int) -> None:
+        self.runs, self.epochs = runs, epochs
+        self.seen: dict[str, tuple[int, float]] = {
+            name: (len(runs.child(name).read_lines(METRICS)), 0.0) for name in runs.names()
+        }
+
+    def poll(self) -> None:
+        for name in self.runs.names():
+            rows = self.runs.child(name).read_lines(METRICS)
+            count, spoke = self.seen.get(name, (0, 0.0))
+            new = rows[count:]
+            epochs = [r for r in new if r["kind"] == "epoch"]
+            due = time.monotonic() - spoke > STEP_SECONDS
+            for row in epochs:
+                say(self._epoch(name, row))
+            if new and not epochs and due:
+                say(self._step(name, new[-1]))
+            if new and (epochs or due):
+                self.seen[name] = (len(rows), time.monotonic())
+
+    def _epoch(self, name: str, row: dict[str, Any]) -> str:
+        score = f", validation NDCG@10 {row['valid_ndcg@10']:.4f}" if "valid_ndcg@10" in row else ""
+        return f"{name}: epoch {row['epoch']}/{self.epochs} in {row['seconds']:.0f} s{score}"
+
+    def _step(self, name: str, row: dict[str, Any]) -> str:
+        return (
+            f"{name}: epoch {row['epoch']:.2f}/{self.epochs}, loss {row['loss']:.4f}, "
+            f"{row['tokens_per_s']:.0f} tokens/s"
+        )
+
+
+@contextmanager
+def watching(runs: Storage, epochs: int) -> Iterator[None]:
+    """While it lasts, say what the runs in a folder are doing."""
+    watcher, stop = _Watcher(runs, epochs), threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(POLL_SECONDS):
+            try:
+                watcher.poll()
+            except (BearrayError, OSError) as error:  # progress must not end a night's work
+                say(f"progress cannot be read: {error}")
+
+    thread = threading.Thread(target=loop, daemon=True, name="bearray-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        watcher.poll()

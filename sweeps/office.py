@@ -1,0 +1,20 @@
+"""Amazon Office at the paper's settings: search lambda and xi of BEAR, with SFT and MSL beside it.
+
+    bearray data fetch office --out data/office
+    ray job submit -- python sweeps/office.py --storage s3://bucket/office
+    python sweeps/office.py --data-dir data/office --storage results/office --scale cpu
+
+The paper (arXiv 2601.22925, section 5.1): Llama-3.2-3B, LoRA rank 8 on the query and value projections,
+10,000 training windows, 10 epochs, 128 windows a step, learning rate 1e-4, beam width 10.
+"""
+
+from bearray.tuning.config import SweepConfig
+from bearray.tuning.main import main
+
+
+def sweep() -> SweepConfig:
+    return SweepConfig(data_dir="data/office", storage="results/office")
+
+
+if __name__ == "__main__":
+    main(sweep)
