@@ -130,7 +130,7 @@ def _fetch(client: httpx.Client, url: str, part: Path, size: int) -> None:
         if response.status_code != 206:
             have = 0
         with part.open("ab" if have else "wb") as handle, byte_progress(part.stem, size, have) as advance:
-            for block in response.iter_bytes(BLOCK):
+            for block in response.iter_bytes():  # as it arrives: a broken connection loses none of it
                 handle.write(block)
                 have += len(block)
                 advance(have)

@@ -90,7 +90,8 @@ def test_bad_cells(cell: str) -> None:
 def test_no_cell_is_executed(folder: Folder, tmp_path: Path) -> None:
     root, trap = folder(), tmp_path / "trap"
     (root / "train.csv").write_text(
-        f"user_id,item_ids,timestamp\n1,\"[1, 2]\",1\n1,\"[__import__('pathlib').Path('{trap}').touch()]\",2\n"
+        'user_id,item_ids,timestamp\n1,"[1, 2]",1\n'
+        f"1,\"[__import__('pathlib').Path('{trap}').touch()]\",2\n"
     )
     with pytest.raises(DataError, match=r"train\.csv, row 1: item_ids .* is not a list"):
         read_folder(root)
