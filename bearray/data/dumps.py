@@ -59,6 +59,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if line.isspace():
                     continue
                 yield number, _parse(line, parsers, path, number)
+            advance(path.stat().st_size)
         except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise DataError(f"{path} is damaged after line {number}: {error}") from error
 
