@@ -7,6 +7,7 @@ saves about 95 % of the projection's work and memory (DESIGN 4).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,14 +65,23 @@ class TrainStep(nn.Module):
         objective: the loss.
         trie: the catalogue's titles.
         eos_token_id: what ends an answer.
+        extras: gives the values that the objective needs beyond the trie, [N] each, for a batch.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, trie: TokenTrie, eos_token_id: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        trie: TokenTrie,
+        eos_token_id: int,
+        extras: Callable[[TokenBatch], dict[str, torch.Tensor]] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.trie = trie
         self.eos_token_id = eos_token_id
+        self.extras = extras
 
     def forward(self, batch: TokenBatch) -> LossOutput:
         lm: Any = causal_lm(self.model)
@@ -92,5 +102,6 @@ class TrainStep(nn.Module):
             batch.instance[keep],
             batch.step[keep],
             num_answer_tokens=total,
+            extras={name: x[keep] for name, x in self.extras(batch).items()} if self.extras else None,
         )
         return self.objective(tokens)

@@ -23,15 +23,13 @@ from bearray.backbones.lora import add_lora
 from bearray.batching import TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
 from bearray.errors import BearrayError
+from bearray.extras import PROVIDED, Extras
 from bearray.objectives import LossOutput, at_least, make_objective
 from bearray.step import TrainStep, check_projection
 from bearray.task import Task
 from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
 from bearray.training.engine import make_engine
 from bearray.training.validation import validate
-
-PROVIDED = frozenset({"trie"})
-"""What an objective may need and this loop has."""
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -80,7 +78,8 @@ class Loop:
         self.rounds = -(-train.batch_size // (world * train.micro_batch_size))
         self.steps_per_epoch = -(-len(self.examples) // train.batch_size)
         self.total_steps = self.steps_per_epoch * train.epochs
-        module = TrainStep(self.model, self.objective, self.trie, task.eos_token_id)
+        extras = Extras(task, self.trie, self.objective.needs)
+        module = TrainStep(self.model, self.objective, self.trie, task.eos_token_id, extras)
         self.engine = make_engine(module, train, rounds=self.rounds, device=device)
         self.lengths = [len(e.prompt) + len(e.answer) for e in self.examples]
         branching = self.trie.child_count(

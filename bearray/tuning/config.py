@@ -9,6 +9,7 @@ import tyro
 
 from bearray.config import RunConfig, override
 from bearray.errors import ConfigError
+from bearray.objectives import make_objective
 
 Scale = Literal["paper", "cpu", "smoke"]
 
@@ -58,8 +59,9 @@ class SweepConfig:
     """Where runs, the search and the report go: a folder, or a URI such as s3://bucket/sweep."""
     base_model: tuple[str, ...] = ("llama-3.2-3b",)
     """One or more presets, hub ids, folders, or local:tiny|small|medium."""
-    methods: tuple[Literal["sft", "msl", "bear"], ...] = ("sft", "msl", "bear")
-    """Objectives to train; bear is searched, the others are trained once for each base model."""
+    methods: tuple[str, ...] = ("sft", "msl", "bear")
+    """Objectives (`bearray objectives`); bear is searched, the others are trained once for each base
+    model."""
     smoke: bool = False
     """The shortest run that passes through every part: the same as --scale smoke."""
     scale: Scale = "paper"
@@ -77,6 +79,8 @@ class SweepConfig:
             raise ConfigError("base_model is empty; it must name at least one base model")
         if len(set(self.methods)) != len(self.methods) or not self.methods:
             raise ConfigError(f"methods is {self.methods}; it must list one or more methods, each once")
+        for method in self.methods:
+            make_objective(replace(self.run.objective, name=method))
 
 
 CPU: dict[str, Any] = {

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ray.tune import ResultGrid
 
 from bearray.backbones import base_model_kind, resolve_base
-from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
+from bearray.config import ObjectiveConfig, RunConfig, config_hash, differences, from_dict, override, to_dict
 from bearray.data import Dataset, open_dataset
 from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
@@ -148,11 +147,11 @@ def _plans(sweep: SweepConfig, dataset: Dataset, base: str) -> dict[str, RunPlan
 
 
 def _with_objective(run: RunConfig, method: str) -> RunConfig:
-    """Fields that a method does not use go back to their defaults, so that they do not make two runs of
+    """What only BEAR uses goes back to its defaults for other methods, so that it does not make two runs of
     one."""
-    if method == "sft":
-        return replace(run, objective=type(run.objective)(name="sft", beam_width=run.objective.beam_width))
-    return override(run, {"objective.name": method})
+    fresh = ObjectiveConfig()
+    unused = {} if method == "bear" else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
+    return override(run, {**unused, "objective.name": method})
 
 
 def _train(

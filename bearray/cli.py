@@ -1,0 +1,91 @@
+"""The command line: `bearray GROUP COMMAND ...`. Each command is a typed function in `bearray.commands`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bearray.errors import BearrayError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data prepare": ("bearray.commands.data:prepare", "turn dumps, CSV folders or tables into a data set"),
+    "data fetch": ("bearray.commands.data:fetch", "download a published data set"),
+    "data check": ("bearray.commands.data:check", "check a prepared data set"),
+    "data stats": ("bearray.commands.data:stats", "numbers to know about a data set"),
+    "data demo": ("bearray.commands.data:demo", "make the demo catalogue"),
+    "base-model build": (
+        "bearray.commands.base_model:build",
+        "train a small stand-in for a pre-trained model on a training split",
+    ),
+    "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
+    "report": ("bearray.commands.report:report", "write the report of a storage folder"),
+    "objectives": ("bearray.commands.listing:objectives", "the losses there are, and what each needs"),
+    "decoders": ("bearray.commands.listing:decoders", "the decoders there are, and what each needs"),
+}
+"""Command -> (module:function, one line of help). A function is imported when it is called."""
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  bearray {name:<{width}}{about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: bearray COMMAND [OPTIONS]",
+            "",
+            "Beam-search-aware fine-tuning of LLM recommenders on Ray.",
+            "",
+            *lines,
+            "",
+            "bearray COMMAND --help explains a command; bearray --version prints the version.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `bearray` command; exits with 2 and one message for what a user can mend."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`main` as a function: the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from bearray import __version__
+
+        print(f"bearray {__version__}")
+        return 0
+    name = next((n for n in (" ".join(arguments[:2]), arguments[0]) if n in COMMANDS), None)
+    if name is None:
+        return _unknown(arguments)
+    try:
+        return _call(name, list(arguments[len(name.split()) :]))
+    except BearrayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _unknown(arguments: Sequence[str]) -> int:
+    group = [n for n in COMMANDS if n.startswith(f"{arguments[0]} ")]
+    if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print("\n".join(f"bearray {n}: {COMMANDS[n][1]}" for n in group))
+        return 0 if len(arguments) > 1 else 2
+    print(f"error: there is no command {' '.join(arguments[:2])!r}\n\n{usage()}", file=sys.stderr)
+    return 2
+
+
+def _call(name: str, arguments: list[str]) -> int:
+    module, _, function = COMMANDS[name][0].partition(":")
+    target: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    if name == "sweep":  # builds its own command line, shared with sweeps/*.py
+        return int(target(arguments))
+    import tyro
+
+    tyro.cli(target, prog=f"bearray {name}", args=arguments)
+    return 0
