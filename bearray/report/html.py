@@ -1,0 +1,138 @@
+"""The report as one HTML file: figures inside, no script, no address of another file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bearray.report.collect import Collection, Run
+from bearray.report.cost import Cost
+from bearray.report.figures import COLOURS, DARK_COLOURS, Figure, inline
+from bearray.report.formats import LEGEND, mark, paired_rows, setting
+from bearray.report.headline import Headline, seconds
+from bearray.report.published import Published
+from bearray.report.search import Search, axis_words
+from bearray.report.tables import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All that the page shows for one data set and base model."""
+
+    dataset: str
+    base_model: str
+    base_model_kind: str
+    tables: Sequence[tuple[Table, Published, Figure | None]]
+    """Its tables, the runs' own normaliser first."""
+    searches: Sequence[tuple[Search, Figure | None]]
+    training: Figure | None
+    violations: Figure | None
+    costs: Sequence[Cost]
+    cost_figure: Figure | None
+
+
+def page(
+    title: str,
+    collection: Collection,
+    headlines: Sequence[Headline],
+    groups: Sequence[Group],
+    departures: Sequence[str],
+) -> str:
+    """The whole page. All names come from files that others wrote, so the template escapes every value."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def panels(figure: Figure) -> list[Markup]:
+        return [Markup(svg) for svg in inline(figure)]
+
+    here = files("bearray.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"panels": panels, "mark": mark, "setting": setting_text, "seconds": seconds}
+    environment.globals |= {
+        "axis_words": axis_words,
+        "metric_words": metric_words,
+        "paired_rows": paired_rows,
+    }
+    template = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        style=Markup(_style(here.joinpath("style.css.j2").read_text(encoding="utf-8"))),
+        collection=collection,
+        counts=count_words(collection.runs),
+        headlines=headlines,
+        groups=groups,
+        departures=departures,
+        metrics=METRICS,
+        populations=POPULATION_WORDS,
+        normalizers=NORMALIZER_WORDS,
+        legend=LEGEND,
+        statistics=[(s.id, flatten(s.data_stats)) for s in collection.sweeps if s.data_stats],
+        sweep_settings=[(s.id, flatten(_without_places(s.sweep))) for s in collection.sweeps if s.sweep],
+        versions=versions(collection.runs),
+    )
+
+
+def _style(text: str) -> str:
+    light = "".join(f"--series{i}:{c};" for i, c in enumerate(COLOURS))
+    dark = "".join(f"--series{i}:{c};" for i, c in enumerate(DARK_COLOURS))
+    return text.replace("/*light-series*/", light).replace("/*dark-series*/", dark)
+
+
+def _without_places(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's settings with folders by their last name only: where they lie is nobody else's concern."""
+    places = {k: Path(str(v)).name for k, v in sweep.items() if k in ("data_dir", "storage")}
+    return {**sweep, **places}
+
+
+def count_words(runs: Sequence[Run]) -> str:
+    """How many runs there are, by status: "17 runs: 15 finished, 1 failed, 1 unfinished"."""
+    by = {s: sum(r.status == s for r in runs) for s in ("finished", "failed", "unfinished")}
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}: " + ", ".join(f"{n} {s}" for s, n in by.items() if n)
+
+
+def setting_text(value: Any) -> str:
+    """A value for a table cell: numbers with four significant digits, nothing as a dash."""
+    if value is None:
+        return "–"
+    return setting(value)
+
+
+def flatten(values: Mapping[str, Any], where: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted name, text) rows in the order of the file."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        if isinstance(value, Mapping):
+            rows += flatten(value, name)
+        elif isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
+            rows.append((name, ", ".join(setting_text(v) for v in value)))
+        elif isinstance(value, list):
+            rows += flatten({str(i): v for i, v in enumerate(value)}, name)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            rows.append((name, f"{value:,}"))
+        else:
+            rows.append((name, setting_text(value)))
+    return rows
+
+
+def versions(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(package, version) rows; where runs differ, each version with how many runs have it."""
+    found: dict[str, dict[str, int]] = {}
+    for run in runs:
+        for name, version in run.versions.items():
+            counts = found.setdefault(name, {})
+            counts[version] = counts.get(version, 0) + 1
+    return [
+        (
+            name,
+            next(iter(counts))
+            if len(counts) == 1
+            else ", ".join(f"{v} ({n} runs)" for v, n in sorted(counts.items())),
+        )
+        for name, counts in sorted(found.items())
+    ]

@@ -1,0 +1,67 @@
+"""A table as LaTeX, in the booktabs style, every name escaped."""
+
+from __future__ import annotations
+
+from bearray.report.formats import LEGEND, mark
+from bearray.report.tables import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Cell, Table, metric_words
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "]": "{]}",
+    "†": r"$^\dagger$",
+    "–": "--",
+    "−": "$-$",
+    "…": r"\ldots{}",
+}
+
+
+def tex(text: str) -> str:
+    """Text in which nothing is a LaTeX command; line breaks become spaces."""
+    return "".join(_TEX.get(char, char) for char in " ".join(str(text).split()))
+
+
+def latex(table: Table) -> str:
+    """A table environment in the booktabs style: the parts of `table` one below the other."""
+    columns = len(METRICS) + 2
+    subject = f"{tex(table.dataset)}, {tex(table.base_model)}, {tex(NORMALIZER_WORDS[table.normalize])}"
+    legend = tex(LEGEND).replace("* better", "$^*$ better")
+    head = ["Method", *(tex(metric_words(m)) for m in METRICS), "$n$", "users"]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}[t]",
+        r"\centering\small",
+        rf"\caption{{{subject}. {legend}}}",
+        rf"\begin{{tabular}}{{l{'r' * columns}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+    ]
+    for part in table.parts:
+        lines += [
+            r"\midrule",
+            rf"\multicolumn{{{columns + 1}}}{{l}}{{\emph{{{tex(POPULATION_WORDS[part.population])}}}}} \\",
+        ]
+        for row in part.rows:
+            cells = [_tex_cell(row.cells[m]) for m in METRICS]
+            lines.append(" & ".join([tex(row.label), *cells, str(row.n), str(row.users)]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_cell(cell: Cell) -> str:
+    mean = f"{cell.mean:.4f}"
+    mean = {1: rf"\textbf{{{mean}}}", 2: rf"\underline{{{mean}}}"}.get(cell.place, mean)
+    sign = {"*": "$^*$", "†": r"$^\dagger$", "": ""}[mark(cell)]
+    return rf"{mean}{sign} {{\scriptsize [{cell.low:.4f}, {cell.high:.4f}]}}"

@@ -1,0 +1,133 @@
+"""Put the report together and write it: index.html, report.md, tables/ and figures/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from bearray.errors import StorageError
+from bearray.report import formats, html
+from bearray.report.collect import Collection, collect
+from bearray.report.cost import Cost, build_costs, cost_figure
+from bearray.report.curves import training_figure, violation_figure
+from bearray.report.figures import Figure, save
+from bearray.report.headline import build_headlines, primary
+from bearray.report.latex import latex
+from bearray.report.markdown import markdown
+from bearray.report.published import beside
+from bearray.report.results import results_figure
+from bearray.report.search import Search, build_searches, search_figure
+from bearray.report.tables import Table, build_tables, evaluated, labels, ordered
+from bearray.report.tables import groups as by_group
+
+
+def write_report(storage: Path, out: Path | None = None) -> Path:
+    """Read the run folders under `storage` and write the report into `out` (default: STORAGE/report).
+
+    The same run folders give the same bytes.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        MissingFileError: `storage` is missing or holds no run.
+        DataError: a file in it is damaged.
+        StorageError: the report cannot be written.
+    """
+    collection = collect(storage)
+    target = storage / "report" if out is None else out
+    tables = build_tables(collection.runs)
+    searches = build_searches(collection.runs)
+    costs = build_costs(collection.runs, searches)
+    headlines = build_headlines(tables, costs)
+    groups = _groups(collection, tables, searches, costs)
+    departures = list(dict.fromkeys(d for s in collection.sweeps for d in s.departures))
+    title = f"bearray report: {collection.name}"
+    pairs = [(t, p) for g in groups for t, p, _ in g.tables]
+    texts = {
+        "report.md": markdown(title, headlines, pairs, searches, departures),
+        "tables/results.csv": formats.tidy_csv(tables),
+        "tables/table2.csv": formats.table2_csv(tables),
+        "tables/published.csv": formats.published_csv(pairs),
+        "tables/trials.csv": formats.trials_csv(searches),
+        "tables/runs.csv": formats.runs_csv(collection),
+        "index.html": html.page(title, collection, headlines, groups, departures),
+    }
+    for i, g in enumerate(groups, 1):
+        for table, _, _ in g.tables:
+            texts[f"tables/{_slug(i, g.dataset, g.base_model)}-{table.normalize}.tex"] = latex(table)
+    try:
+        for figure in _figures(groups):
+            save(figure, target / "figures")
+        for name, text in texts.items():
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StorageError(f"cannot write the report to {target}: {error}") from error
+    return target / "index.html"
+
+
+def _slug(index: int, dataset: str, base_model: str) -> str:
+    """A file name for a data set and base model; the index keeps names apart that look alike without their
+    signs."""
+    words = re.sub(r"[^a-z0-9]+", "-", f"{dataset} {base_model}".lower()).strip("-")[:60].strip("-")
+    return f"{index}-{words}" if words else str(index)
+
+
+def _groups(
+    collection: Collection,
+    tables: list[Table],
+    searches: list[Search],
+    costs: Mapping[tuple[str, str], list[Cost]],
+) -> list[html.Group]:
+    found = []
+    for i, ((dataset, base_model), members) in enumerate(by_group(collection.runs).items(), 1):
+        slug, where = _slug(i, dataset, base_model), f"{dataset} with {base_model}"
+        mine = [t for t in tables if (t.dataset, t.base_model) == (dataset, base_model)]
+        first = primary(mine) if mine else None
+        mine.sort(key=lambda t: t is not first)
+        shown = [
+            (
+                t,
+                beside(t),
+                results_figure(f"{slug}-results", where, t) if t is first and len(t.parts) else None,
+            )
+            for t in mine
+        ]
+        # before anything was tested, a method's curves are worth seeing too
+        drawn = ordered(evaluated(members) or [r for r in members if r.role == "method"])
+        logged = [r for r in drawn if len(r.steps) or len(r.epochs)]
+        names = labels(logged)
+        pairs: list[tuple[Search, Figure | None]] = []
+        for s in searches:
+            if (s.dataset, s.base_model) == (dataset, base_model):
+                pairs.append((s, search_figure(f"{slug}-search-{len(pairs) + 1}", s, collection.runs)))
+        cost = costs.get((dataset, base_model), [])
+        violating = [r for r in logged if "violation" in r.steps]
+        found.append(
+            html.Group(
+                dataset=dataset,
+                base_model=base_model,
+                base_model_kind=members[0].base_model_kind,
+                tables=shown,
+                searches=pairs,
+                training=training_figure(f"{slug}-training", where, logged, names) if logged else None,
+                violations=violation_figure(f"{slug}-violations", where, logged, names)
+                if violating
+                else None,
+                costs=cost,
+                cost_figure=cost_figure(f"{slug}-cost", where, cost) if any(c.total for c in cost) else None,
+            )
+        )
+    return found
+
+
+def _figures(groups: list[html.Group]) -> list[Figure]:
+    figures: list[Figure | None] = []
+    for g in groups:
+        figures += [f for _, _, f in g.tables]
+        figures += [f for _, f in g.searches]
+        figures += [g.training, g.violations, g.cost_figure]
+    return [f for f in figures if f is not None]
