@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 import ray
 
@@ -26,23 +25,12 @@ def connect(address: str | None = None) -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    # The dashboard must be on: without it Ray 2.60 never frees the workers of a trial that was stopped.
-    new: dict[str, Any] = (
-        {} if _joins(address) else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    )
+    # The dashboard stays on, as by default: without it Ray 2.60 never frees the workers of a stopped trial.
     ray.init(
         address=address,
         log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
         logging_level=logging.ERROR,
-        **new,
     )
-
-
-def _joins(address: str | None) -> bool:
-    """Whether `ray.init` will join a running cluster, in which case it must not be told how to start one."""
-    if address == "local":
-        return False
-    return bool(address or os.environ.get("RAY_ADDRESS")) or os.path.exists("/tmp/ray/ray_current_cluster")
 
 
 def concurrent_trials(config: RunConfig, limit: int | None = None) -> int:

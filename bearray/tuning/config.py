@@ -71,6 +71,9 @@ class SweepConfig:
     """The search."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     """What every run starts from."""
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Where trials are logged beside TensorBoard; needs the extra of that name (pip install
+    bearray[wandb])."""
     report: bool = True
     """Write the report at the end."""
 

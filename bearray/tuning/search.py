@@ -33,13 +33,26 @@ def _drive(space: dict[str, Any], *, storage: str, plan: dict[str, Any] | None =
     tune.report({SCORE: result["valid"]["ndcg@10"], "epoch": result["best_epoch"], REPORTED: run.run_id})
 
 
-def run_methods(plans: Sequence[RunPlan], storage: Storage, *, max_concurrent: int | None) -> ResultGrid:
-    """Train runs that are given in full, as many at a time as the cluster holds."""
+def run_methods(
+    plans: Sequence[RunPlan], storage: Storage, *, max_concurrent: int | None, callbacks: Sequence[Any] = ()
+) -> ResultGrid:
+    """Train runs that are given in full, as many at a time as the cluster holds.
+
+    Args:
+        callbacks: for Ray Tune, such as W&B's.
+    """
     space = {"plan": tune.grid_search([p.to_dict() for p in plans])}
-    return _fit("methods", space, storage, plans[0], max_concurrent=max_concurrent)
+    return _fit("methods", space, storage, plans[0], max_concurrent=max_concurrent, callbacks=callbacks)
 
 
-def run_search(plan: RunPlan, name: str, search: SearchConfig, storage: Storage, journal: Path) -> ResultGrid:
+def run_search(
+    plan: RunPlan,
+    name: str,
+    search: SearchConfig,
+    storage: Storage,
+    journal: Path,
+    callbacks: Sequence[Any] = (),
+) -> ResultGrid:
     """Search lambda and xi from a run; trials that an earlier, interrupted call has finished are not
     repeated.
 
@@ -49,6 +62,7 @@ def run_search(plan: RunPlan, name: str, search: SearchConfig, storage: Storage,
         search: ranges, trials, seed.
         storage: of the sweep.
         journal: Optuna's journal, which optuna-dashboard reads.
+        callbacks: for Ray Tune, such as W&B's.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -67,7 +81,7 @@ def run_search(plan: RunPlan, name: str, search: SearchConfig, storage: Storage,
     )
     return _fit(
         name, space, storage, plan, plan=plan.to_dict(), algorithm=algorithm, samples=search.trials,
-        max_concurrent=search.max_concurrent,
+        max_concurrent=search.max_concurrent, callbacks=callbacks,
     )  # fmt: skip
 
 
@@ -81,6 +95,7 @@ def _fit(
     algorithm: Any = None,
     samples: int = 1,
     max_concurrent: int | None,
+    callbacks: Sequence[Any],
 ) -> ResultGrid:
     tune_folder = storage.child("tune")
     trainable = tune.with_resources(
@@ -104,7 +119,9 @@ def _fit(
                 reuse_actors=False,
                 trial_dirname_creator=_trial_folder,
             ),
-            run_config=tune.RunConfig(name=name, storage_path=tune_folder.root, verbose=0),
+            run_config=tune.RunConfig(
+                name=name, storage_path=tune_folder.root, verbose=0, callbacks=list(callbacks)
+            ),
         )
     return tuner.fit()
 

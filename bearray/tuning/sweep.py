@@ -24,6 +24,7 @@ from bearray.training.trainer import check_resources
 from bearray.tuning.cluster import DRIVER_CPUS, connect
 from bearray.tuning.config import AXES, SweepConfig
 from bearray.tuning.departures import departures
+from bearray.tuning.loggers import make_callbacks
 from bearray.tuning.search import run_ids, run_methods, run_search
 from bearray.tuning.trial import RESULT, RunPlan, finished, reason
 from bearray.tuning.watch import say, watching
@@ -65,7 +66,7 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
         task = load_task(next(iter(of_base.values())).config)
         for plan in of_base.values():
             check_objective(plan.config, task)
-    for base, by_method in _train(sweep, plans, storage).items():
+    for base, by_method in _train(sweep, dataset, plans, storage).items():
         for method, folders in by_method.items():
             _test(_choose(folders), method, base)
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
@@ -89,6 +90,7 @@ def check_sweep(sweep: SweepConfig) -> tuple[Storage, Dataset]:
     for axis, name in AXES.items():
         for bound in getattr(sweep.search, axis):
             override(sweep.run, {name: bound})
+    make_callbacks(sweep.loggers, project="check")
     storage = Storage(sweep.storage)
     storage.check_writable()
     dataset = open_dataset(sweep.data_dir, strict=sweep.run.data.strict)
@@ -155,16 +157,22 @@ def _with_objective(run: RunConfig, method: str) -> RunConfig:
 
 
 def _train(
-    sweep: SweepConfig, plans: dict[str, dict[str, RunPlan]], storage: Storage
+    sweep: SweepConfig, dataset: Dataset, plans: dict[str, dict[str, RunPlan]], storage: Storage
 ) -> dict[str, dict[str, list[Storage]]]:
     """All runs of all methods; run folders by base model and method."""
     folders: dict[str, dict[str, list[Storage]]] = {base: {} for base in plans}
+    callbacks = make_callbacks(
+        sweep.loggers, project=f"bearray-{next(iter(plans.values()))[sweep.methods[0]].dataset}"
+    )
     single = [(b, m, p) for b, by_method in plans.items() for m, p in by_method.items() if m != "bear"]
     with watching(storage.child("runs"), sweep.run.train.epochs):
         if single:
             say(f"training {', '.join(f'{m.upper()} on {b}' for b, m, _ in single)}")
             results = run_methods(
-                [p for *_, p in single], storage, max_concurrent=sweep.search.max_concurrent
+                [p for *_, p in single],
+                storage,
+                max_concurrent=sweep.search.max_concurrent,
+                callbacks=callbacks,
             )
             _fail_on_errors(results, [p for *_, p in single], storage)
             for base, method, plan in single:
@@ -172,9 +180,11 @@ def _train(
         for base, by_method in plans.items():
             if "bear" not in by_method:
                 continue
-            name = "bear-" + "".join(c if c.isalnum() else "-" for c in base)
+            name = _study_name(base)
             say(f"searching lambda and xi of BEAR on {base}: {sweep.search.trials} trials")
-            results = run_search(by_method["bear"], name, sweep.search, storage, _journal(storage, name))
+            results = run_search(
+                by_method["bear"], name, sweep.search, storage, _journal(storage, name), callbacks
+            )
             ids = run_ids(results)
             for error in results.errors:
                 say(f"[red]a trial failed:[/red] {reason(error)}")
@@ -182,6 +192,13 @@ def _train(
                 raise BearrayError(f"all trials on {base} failed; {storage.root}/runs/*/result.json say why")
             folders[base]["bear"] = [storage.child("runs", i) for i in dict.fromkeys(ids)]
     return folders
+
+
+def _study_name(base: str) -> str:
+    """A name for the search on a base model that is fit for a file; the hash keeps folders of one name
+    apart."""
+    last = base.rstrip("/").rpartition("/")[2]
+    return f"bear-{''.join(c if c.isalnum() else '-' for c in last)}-{config_hash(base, 4)}"
 
 
 def _journal(storage: Storage, name: str) -> Path:
