@@ -51,6 +51,11 @@ class _SlotLayer(CacheLayerMixin):
             return key_states, value_states
         return self.keys[:, :, :shown], self.values[:, :, :shown]
 
+    def repeat_row(self, users: int, slots: int) -> None:
+        assert self.keys is not None and self.values is not None
+        self.keys = _grown(self.keys.expand(users, -1, -1, -1), slots, self.used)
+        self.values = _grown(self.values.expand(users, -1, -1, -1), slots, self.used)
+
     def get_seq_length(self) -> int:
         return self.used
 
@@ -97,6 +102,12 @@ class SlotCache(Cache):
         while len(self._slots) <= layer_idx:
             self._slots.append(_SlotLayer(self.reserve, self.align))
         return self._slots[layer_idx].update(key_states, value_states, *args, **kwargs)
+
+    def repeat_row(self, users: int, more: int) -> None:
+        """Give the only row to each of `users`, with room for `more` slots beyond the reserve."""
+        for layer in self._slots:
+            if layer.is_initialized:
+                layer.repeat_row(users, layer.used + more + self.reserve)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows [U'] of the batch."""

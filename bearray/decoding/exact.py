@@ -55,8 +55,8 @@ def exact_top_k(
         each batch.
 
     Returns:
-        BeamResult on the CPU. `proven` (= `certified`) says whether the list is the true top K, which without a
-        budget it always is; `expanded` counts the prefixes whose continuations were scored.
+        BeamResult on the CPU. `proven` (= `certified`) says whether the list is the true top K, which it always
+        is without a budget; `expanded` counts the prefixes whose continuations were scored.
 
     Raises:
         ConfigError, DataError, ModelError: as `constrained_beam_search`.

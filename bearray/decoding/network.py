@@ -47,6 +47,11 @@ class Network:
     def device(self) -> torch.device:
         return self.body.get_input_embeddings().weight.device  # type: ignore[operator]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The activations' type."""
+        return self.body.get_input_embeddings().weight.dtype  # type: ignore[operator]
+
     def mask(self, visible: Tensor, distance: Tensor | None, dtype: torch.dtype) -> Any:
         """The body's attention mask.
 

@@ -16,6 +16,9 @@ from bearray.decoding.network import Network
 from bearray.errors import DataError
 from bearray.trie import TokenTrie
 
+_WORTH_SHARING = 8
+"""Tokens that all prompts of a batch must begin with for a forward pass of their own."""
+
 
 @dataclass(frozen=True, eq=False)
 class Extension:
@@ -64,15 +67,36 @@ class PrefixTree:
         self._cache = SlotCache(reserve=reserve)
         users, width = ids.shape
         self._width = width
-        # No mask: with the padding on the right a prompt's tokens see only earlier ones, which are all real.
-        positions = torch.arange(width, device=ids.device).expand(users, -1)
-        hidden = network.run(ids, positions, None, self._cache)
-        self.root_hidden = hidden[torch.arange(users, device=ids.device), lengths - 1]
+        hidden = self._read_prompts(ids)
+        self.root_hidden = hidden[
+            torch.arange(users, device=ids.device), lengths - 1 - (width - hidden.shape[1])
+        ]
         """[U, D] hidden state of each prompt's last token."""
         self._prompt = torch.arange(width, device=ids.device) < lengths[:, None]
         # ancestors[u, s, d] = slot of the ancestor at depth d + 1 of slot s (itself included), else -1.
         self._ancestors = torch.full((users, reserve, max_depth), -1, dtype=torch.long, device=ids.device)
         self._depths = torch.zeros(users, reserve, dtype=torch.long, device=ids.device)
+
+    def _read_prompts(self, ids: Tensor) -> Tensor:
+        """Hidden states of the prompts [U, T]: of all tokens, or of those behind the start that all share.
+
+        Prompts made by one template begin alike. What all users share is computed once, for one row. With the
+        padding on the right nothing but the order of tokens needs a mask: earlier tokens are all real.
+        """
+        users, width = ids.shape
+        network, cache = self.network, self._cache
+        positions = torch.arange(width, device=ids.device)
+        different = (ids != ids[:1]).any(0).int()
+        shared = int(torch.argmax(different)) if bool(different.any()) else width
+        shared = min(shared, int(self.lengths.min()) - 1)
+        if users == 1 or shared < _WORTH_SHARING:
+            return network.run(ids, positions.expand(users, -1), None, cache)
+        network.run(ids[:1, :shared], positions[None, :shared], None, cache)
+        cache.repeat_row(users, width - shared)
+        slots = torch.arange(-(-width // cache.align) * cache.align, device=ids.device)
+        distance = (positions[shared:, None] - slots)[None]
+        mask = network.mask(distance >= 0, distance, network.dtype)
+        return network.run(ids[:, shared:], positions[shared:].expand(users, -1), mask, cache)
 
     def feed(self, tokens: Tensor, depth: Tensor, parent: Tensor, block: Tensor) -> Tensor:
         """Compute new tokens; the one in column q takes slot `used + q` of its row.
@@ -108,7 +132,7 @@ class PrefixTree:
                 - 1
             )
             distance = positions[:, :, None] - torch.cat([prompt, later], dim=1)[:, None]
-        mask = self.network.mask(visible, distance, self.root_hidden.dtype)
+        mask = self.network.mask(visible, distance, self.network.dtype)
         self.passes += 1
         return self.network.run(tokens, positions, mask, self._cache)
 

@@ -68,14 +68,18 @@ def random_catalogue(seed: int, size: int, vocab: int = 120, longest: int = 8) -
     return [list(title) for title in titles]
 
 
-def random_prompts(seed: int, lengths: list[int], vocab: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded prompts of the given lengths."""
+def random_prompts(
+    seed: int, lengths: list[int], vocab: int = 120, shared: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left-padded prompts of the given lengths; the first `shared` tokens of all are the same."""
     generator = torch.Generator().manual_seed(seed)
     width = max(lengths)
     ids = torch.full((len(lengths), width), PAD)
     mask = torch.zeros(len(lengths), width, dtype=torch.long)
+    start = torch.randint(3, vocab, (shared,), generator=generator)
     for row, length in enumerate(lengths):
         ids[row, width - length :] = torch.randint(3, vocab, (length,), generator=generator)
+        ids[row, width - length :][:shared] = start[:length]
         mask[row, width - length :] = 1
     return ids, mask
 

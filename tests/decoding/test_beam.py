@@ -48,11 +48,12 @@ def check(model, titles, ids, mask, *, beam_width, normalize, length_penalty, **
     seed=st.integers(0, 10**6),
     size=st.sampled_from([1, 2, 3, 7, 20, 60, 200]),
     lengths=st.lists(st.integers(4, 60), min_size=1, max_size=4),
+    shared=st.sampled_from([0, 0, 5, 12, 60]),
     beam_width=st.integers(1, 20),
     setting=st.sampled_from(SETTINGS),
 )
-def test_equals_generate(seed, size, lengths, beam_width, setting):
-    ids, mask = random_prompts(seed, lengths)
+def test_equals_generate(seed, size, lengths, shared, beam_width, setting):
+    ids, mask = random_prompts(seed, lengths, shared=shared)
     check(
         MODELS[seed % 3], random_catalogue(seed, size), ids, mask,
         beam_width=beam_width, normalize=setting[0], length_penalty=setting[1],
@@ -84,11 +85,10 @@ def test_model_families(family, normalize, length_penalty):
 )
 def test_windows_and_attention_variants(family, options):
     model = tiny_model(12, family, **options)
-    ids, mask = random_prompts(2, [30, 5, 12])
-    for normalize in ("trie", "full"):
-        check(
-            model, random_catalogue(6, 80), ids, mask, beam_width=6, normalize=normalize, length_penalty=0.0
-        )
+    titles = random_catalogue(6, 80)
+    for ids, mask in (random_prompts(2, [30, 5, 12]), random_prompts(2, [30, 19, 25], shared=18)):
+        for normalize in ("trie", "full"):
+            check(model, titles, ids, mask, beam_width=6, normalize=normalize, length_penalty=0.0)
 
 
 @pytest.mark.parametrize(("normalize", "length_penalty"), SETTINGS)
@@ -131,6 +131,22 @@ def test_four_and_four_hundred_tokens_in_one_batch():
         check(
             model, random_catalogue(7, 60), ids, mask, beam_width=10, normalize=normalize, length_penalty=0.0
         )
+
+
+def test_the_start_that_all_prompts_share_is_computed_once():
+    ids, mask = random_prompts(6, [40, 31, 60], shared=30)
+    seen = []
+    body = MODELS[0].model
+    hook = body.embed_tokens.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
+    try:
+        constrained_beam_search(MODELS[0], ids, mask, TokenTrie.from_sequences([[5]]))
+    finally:
+        hook.remove()
+    assert seen == [(1, 30), (3, 30)]
+    same = ids[:1].expand(4, -1), mask[:1].expand(4, -1)
+    check(
+        MODELS[0], random_catalogue(7, 60), *same, beam_width=5, normalize="trie", length_penalty=0.0
+    )  # identical prompts: all but the last token
 
 
 def test_batches_of_any_size_give_the_same_lists_and_report_progress():
