@@ -1,0 +1,111 @@
+"""Run folders as trials begin, end and are chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearray.errors import ConfigError, ResumeError
+from bearray.runs import Storage
+from bearray.tuning import sweep as sweep_module
+from bearray.tuning.loggers import make_callbacks
+from bearray.tuning.trial import RunPlan, begin, execute, finished, reason
+
+
+@pytest.fixture
+def plan(make_run: Callable[..., Any]) -> RunPlan:
+    return RunPlan(
+        config=make_run(),
+        role="trial",
+        method="BEAR",
+        dataset="demo",
+        base_model="micro",
+        base_model_kind="local stand-in",
+        data_hash="abc",
+    )
+
+
+def test_a_plan_survives_the_way_to_a_worker(plan: RunPlan) -> None:
+    assert RunPlan.from_dict(plan.to_dict()) == plan
+    assert RunPlan.from_dict(plan.to_dict()).run_id == plan.run_id
+
+
+def test_begin_writes_what_reports_need(plan: RunPlan, tmp_path: Path) -> None:
+    folder = Storage(str(tmp_path / "run"))
+    begin(plan, folder)
+    config = folder.read_json("config.json")
+    assert {
+        "run",
+        "role",
+        "method",
+        "dataset",
+        "base_model",
+        "versions",
+        "git",
+        "data_hash",
+        "created",
+    } <= set(config)
+    begin(plan, folder)  # the same again is no error
+    assert folder.read_json("config.json") == config
+
+
+def test_begin_refuses_another_run_and_says_what_differs(
+    plan: RunPlan, make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = Storage(str(tmp_path / "run"))
+    begin(plan, folder)
+    other = dataclasses.replace(plan, config=make_run({"objective.lam": 0.75}))
+    with pytest.raises(ResumeError, match=r"objective\.lam: 0\.25 -> 0\.75"):
+        begin(other, folder)
+    with pytest.raises(ResumeError, match="data set has changed"):
+        begin(dataclasses.replace(plan, data_hash="def"), folder)
+
+
+def test_a_finished_run_is_not_trained_again(
+    plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Storage(str(tmp_path / "run"))
+    begin(plan, folder)
+    done = {"status": "finished", "best_epoch": 1, "valid": {"ndcg@10": 0.1}}
+    folder.write_json("result.json", done)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("bearray.tuning.trial.train", never)
+    assert execute(plan, folder) == done
+
+
+def test_a_failed_run_says_why(plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Storage(str(tmp_path / "run"))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a traceback\nof many lines\nout of memory")
+
+    monkeypatch.setattr("bearray.tuning.trial.train", fail)
+    with pytest.raises(RuntimeError):
+        execute(plan, folder)
+    assert folder.read_json("result.json")["error"] == "RuntimeError: out of memory"
+    assert finished(folder) is None
+
+
+def test_the_choice_is_by_validation_and_the_first_of_equals(tmp_path: Path) -> None:
+    folders = [Storage(str(tmp_path / name)) for name in "abc"]
+    for folder, score in zip(folders, (0.1, 0.3, 0.3), strict=True):
+        folder.write_json("result.json", {"valid": {"ndcg@10": score}, "test": {"trie": 1 - score}})
+    assert sweep_module._choose(folders).root == folders[1].root
+
+
+def test_reason_is_one_line() -> None:
+    assert reason(ValueError("first\n\n  last  \n")) == "ValueError: last"
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'bearray\[wandb\]'"):
+        make_callbacks(["wandb"], project="p")
+    assert make_callbacks([], project="p") == []
