@@ -25,10 +25,9 @@ def training_figure(name: str, where: str, runs: Sequence[Run], names: Mapping[s
     return Figure(
         name=name,
         caption=(
-            f"Training on {where}. Left: the loss that each objective minimises; losses of different "
-            "objectives are not on one scale. Middle: negative log-likelihood of an answer token. Right: "
-            "validation NDCG@10 after each epoch; the checkpoint with the highest value is the one that "
-            "was tested."
+            f"Training on {where}. Loss: what each objective minimises; losses of different objectives are "
+            "not on one scale. Answer NLL: negative log-likelihood of an answer token. Validation NDCG@10: "
+            "after each epoch; the checkpoint with the highest value is the one that was tested."
         ),
         alt=f"Three line charts for {where}. {_describe(runs, names)}",
         panels=(
@@ -44,11 +43,10 @@ def violation_figure(name: str, where: str, runs: Sequence[Run], names: Mapping[
     return Figure(
         name=name,
         caption=(
-            f"Beam pruning in training on {where}. Left: share of answer tokens with a choice whose right "
-            "token is not among the top B, so that beam search would cut it (condition (3.2) of the "
-            "paper is violated). Right: mean of log(B-th largest probability) minus log(probability of "
-            "the right token); below 0 the right token survives. Both on training batches, not on test "
-            "cases."
+            f"Beam pruning in training on {where}. Violations: share of answer tokens with a choice whose "
+            "right token is not among the top B, so that beam search would cut it (condition (3.2) of the "
+            "paper). Margin: mean of log(B-th largest probability) minus log(probability of the right "
+            "token); below 0 the right token survives. Both on training batches, not on test cases."
         ),
         alt=f"Two line charts for {where}. {_describe_violations(runs, names)}",
         panels=(

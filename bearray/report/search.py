@@ -119,10 +119,10 @@ def search_figure(name: str, search: Search, runs: Iterable[Run]) -> Figure | No
     if len(numeric) == 2:
         panels.append(_both(search, *numeric))
     best = search.best
-    both = (
-        " On the right, a larger and stronger mark is a higher validation NDCG@10; the shape is its quarter."
-    )
-    both = both if len(numeric) == 2 else ""
+    both = ""
+    if len(numeric) == 2:
+        both = " In the last chart, a larger and stronger mark is a higher validation NDCG@10, and its shape "
+        both += "is its quarter of the trials."
     without = len(search.trials) - len(_valued(search))
     left_out = f" Not drawn: {without} that failed or did not finish." if without else ""
     told = "No trial has finished with a validation result."

@@ -29,10 +29,7 @@ def test_every_improvement_follows_from_the_cells() -> None:
 
 
 def test_hit_ratios_are_counts_over_the_published_test_cases() -> None:
-    """METHODS 21: HR is k / n, to the four digits printed (an independent check of the cells).
-
-    DLLM2Rec is left out: it is the only method whose numbers are not of that form.
-    """
+    """HR is k / n to the four digits printed: a check of the LLM rows that no other cell takes part in."""
     data = published()
     for row in data["tables"][0]["rows"]:
         if not row["method"].startswith(("BIGRec", "+")):

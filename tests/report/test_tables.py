@@ -1,5 +1,4 @@
 import csv
-import math
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ def by_hand(rank: float, metric: str) -> float:
     name, k = metric.split("@")
     if rank >= int(k):
         return 0.0
-    return 1.0 if name == "hr" else math.log(2) / math.log(rank + 2)
+    return 1.0 if name == "hr" else float(1 / np.log2(rank + 2))
 
 
 def rows_of(report: Path, name: str = "results.csv") -> list[dict[str, str]]:
@@ -59,7 +58,8 @@ def test_every_method_is_tested_against_the_best_other_and_corrected(
     tests = {}
     for metric in METRICS:
         best, second, third = sorted(RUNS, key=lambda m: -values[m, metric].mean())
-        for a, b in ((best, second), (third, best)):
+        for pair in ((best, second), (third, best)):
+            a, b = sorted(pair)  # BEAR, MSL, SFT: the order of the run folders, which the random signs see
             tests[metric, frozenset((a, b))] = paired_test(values[a, metric], values[b, metric], users)
     corrected = dict(zip(tests, holm([t.p_value for t in tests.values()]), strict=True))
     for row in rows_of(report):
