@@ -43,6 +43,8 @@ class BaseSize:
     """Bound on optimiser steps, hence on time: a number of steps gives the same weights on a slow day."""
     lr: float = 2e-3
     """Peak learning rate of AdamW."""
+    threads: int | None = None
+    """CPU threads (None: PyTorch's choice). The number changes the last bits of a sum, and so the weights."""
 
 
 def new_model(size: BaseSize, vocab_size: int, *, bos: int, eos: int, seed: int) -> LlamaForCausalLM:

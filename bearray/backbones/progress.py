@@ -31,3 +31,17 @@ def training_progress(
     with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=console) as bar:
         task = bar.add_task(title, total=steps, loss="-")
         yield lambda step, loss: bar.update(task, completed=step, loss=f"{loss:.3f}")
+
+
+@contextmanager
+def no_library_bars() -> Iterator[None]:
+    """Without the bars that transformers draws for files that are written or read in milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -17,6 +17,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ from bearray.backbones.bpe import train_tokenizer
 from bearray.backbones.corpus import Corpus, training_corpus, write_documents
 from bearray.backbones.presets import STAND_IN_CARD
 from bearray.backbones.pretrain import BaseSize, new_model, pack, steps_for, train, unigram_entropy
-from bearray.backbones.progress import training_progress
+from bearray.backbones.progress import no_library_bars, training_progress
 from bearray.data.prompts import DOMAINS, render_prompt
 from bearray.errors import ModelError, StorageError
 
@@ -46,7 +48,7 @@ SIZES = {
     for size in (
         BaseSize(
             name="tiny", hidden=128, layers=4, heads=4, kv_heads=2, intermediate=352, vocab_size=2048,
-            batch_blocks=4, max_steps=120,
+            batch_blocks=2, max_steps=240, lr=4e-3, threads=1,
         ),
         BaseSize(
             name="small", hidden=288, layers=6, heads=6, kv_heads=6, intermediate=768, vocab_size=4096,
@@ -75,8 +77,9 @@ def build_base_model(
 
     A byte-level BPE tokenizer is trained on the titles that occur in training windows and on the prompt
     templates; then a Llama with random weights learns next-token prediction on the training histories,
-    written as lists of quoted titles. Equal training split, size and seed give the same folder; on one
-    machine, the same weights. Several processes may ask at once: one builds, the others wait.
+    written as lists of quoted titles. Equal training split, size and seed give the same folder and, with
+    the same number of threads on the same kind of processor, the same weights. Several processes may ask at
+    once: one builds, the others wait.
 
     Args:
         dataset: only `items` and `train` are read, and of `items` only titles that occur in `train`.
@@ -157,11 +160,12 @@ def _build(
     model = new_model(size, len(tokenizer), bos=bos, eos=eos, seed=seed)
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     steps = steps_for(len(first), size)
-    with training_progress(f"stand-in base model ({size.name})", steps, enabled=progress) as on_step:
+    bar = training_progress(f"stand-in base model ({size.name})", steps, enabled=progress)
+    with _threads(size.threads), bar as on_step:
         losses = train(model, epoch_blocks, size, steps, seed=seed, on_step=on_step)
 
-    model.generation_config.eos_token_id = eos
-    model.save_pretrained(folder)
+    with no_library_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     seen = steps * size.batch_blocks * size.context
     card: dict[str, Any] = {
@@ -182,9 +186,20 @@ def _build(
         "loss_nats": _summary(losses),
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(model.device),
+        "threads": size.threads or torch.get_num_threads(),
         "torch": torch.__version__,
     }
     (folder / STAND_IN_CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _text_blocks(
@@ -213,7 +228,7 @@ def _is_complete(folder: Path) -> bool:
     return (folder / STAND_IN_CARD).is_file()
 
 
-def _publish(folder: Path, write: Any) -> None:
+def _publish(folder: Path, write: Callable[[Path], object]) -> None:
     """Fill a temporary neighbour and rename it, so that a folder of the final name is always whole."""
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
