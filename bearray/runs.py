@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,13 @@ class Storage:
         fs, path = self._open(name)
         selector = pafs.FileSelector(path, allow_not_found=True)
         return sorted(os.path.basename(info.path) for info in fs.get_file_info(selector))
+
+    def files(self, *, without: Collection[str] = ()) -> list[str]:
+        """Names of all files below, relative to the root and sorted, but for folders of the given names."""
+        fs, path = self._open("")
+        infos = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+        names = [os.path.relpath(i.path, path) for i in infos if i.type == pafs.FileType.File]
+        return sorted(n for n in names if not set(n.split("/")[:-1]) & set(without))
 
     def read_bytes(self, name: str) -> bytes:
         fs, path = self._open(name)
@@ -139,8 +146,12 @@ class Storage:
 
 
 @contextmanager
-def fetch_folder(path: str) -> Iterator[Path]:
+def fetch_folder(path: str, *, without: Collection[str] = ()) -> Iterator[Path]:
     """A folder as a local path: itself where it is local, else a copy that lives as long as the block.
+
+    Args:
+        path: a folder or URI.
+        without: names of folders, at any depth, that need not be copied.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -151,6 +162,10 @@ def fetch_folder(path: str) -> Iterator[Path]:
     if "://" not in storage.root:
         yield Path(storage.root)
         return
-    with tempfile.TemporaryDirectory() as local:
-        pafs.copy_files(storage.root, local)
-        yield Path(local)
+    with tempfile.TemporaryDirectory() as parent:
+        local = Path(parent) / storage.root.rstrip("/").rpartition("/")[2]  # reports are titled by it
+        for name in storage.files(without=without):
+            target = local / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(storage.read_bytes(name))
+        yield local

@@ -7,13 +7,13 @@ from pathlib import Path
 from tyro.conf import Positional
 
 
-def report(storage: Positional[Path], *, out: Path | None = None) -> None:
+def report(storage: Positional[str], *, out: Path | None = None) -> None:
     """Write the report of a sweep: one HTML file, Markdown, CSV, LaTeX and figures.
 
     Args:
-        storage: The sweep's storage folder; run folders are found anywhere under it.
+        storage: The sweep's storage folder or URI; run folders are found anywhere under it.
         out: Where the report goes; STORAGE/report when not given.
     """
-    from bearray.report import write_report
+    from bearray.report.anywhere import report_on
 
-    print(write_report(storage, out))
+    print(report_on(storage, out))

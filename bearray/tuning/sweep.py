@@ -16,7 +16,7 @@ from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
 from bearray.evaluation import evaluate_run
 from bearray.evaluation.evaluate import pool_size
-from bearray.report import write_report
+from bearray.report.anywhere import report_on
 from bearray.runs import Storage, absolute
 from bearray.task import load_task
 from bearray.training.loop import check_objective
@@ -72,7 +72,7 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
     if not sweep.report:
         return storage.root
-    report = str(write_report(Path(storage.root)))
+    report = report_on(storage.root)
     say(f"report: [bold]{report}[/bold]")
     return report
 
