@@ -52,7 +52,7 @@ SIZES = {
         ),
         BaseSize(
             name="small", hidden=288, layers=6, heads=6, kv_heads=6, intermediate=768, vocab_size=4096,
-            batch_blocks=4, max_steps=400,
+            batch_blocks=2, max_steps=600, lr=3e-3,
         ),
         BaseSize(
             name="medium", hidden=512, layers=8, heads=8, kv_heads=8, intermediate=1408, vocab_size=8192,
