@@ -14,7 +14,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 MICRO_RUN: dict[str, Any] = {
     "data.train_windows": 22,
-    "data.valid_windows": 7,
+    "data.valid_windows": 13,
     "data.test_windows": 11,
     "model.lora_r": 2,
     "model.lora_dropout": 0.0,
@@ -62,7 +62,7 @@ def micro_base(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from bearray.data import open_dataset
 
     size = BaseSize(
-        name="micro", hidden=32, layers=2, heads=4, kv_heads=2, intermediate=64, vocab_size=600, context=128,
+        name="micro", hidden=32, layers=2, heads=4, kv_heads=2, intermediate=67, vocab_size=600, context=128,
         batch_blocks=4, max_steps=30, lr=1e-2,
     )  # fmt: skip
     return build_base_model(

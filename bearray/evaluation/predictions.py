@@ -83,7 +83,7 @@ def _read_shard(folder: Storage, number: int, rows: range) -> pd.DataFrame | Non
         return None
     try:
         table = pq.read_table(io.BytesIO(folder.read_bytes(name)))
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return None  # cut off by a full disk or a crash of the storage: decode it again
     if table.schema.names != SCHEMA.names or table.column("row").to_pylist() != list(rows):
         return None

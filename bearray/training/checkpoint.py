@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from bearray.backbones.lora import load_adapter, save_adapter
-from bearray.errors import ResumeError
+from bearray.errors import ModelError, ResumeError
 from bearray.objectives import Objective
 from bearray.training.engine import Engine
 
@@ -52,7 +52,10 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
     except Exception as error:
         raise ResumeError(f"checkpoint {folder} cannot be read: {error}") from error
     with engine.gathered_adapter(modify=True):
-        load_adapter(model, folder / ADAPTER, trainable=True)
+        try:
+            load_adapter(model, folder / ADAPTER, trainable=True)
+        except ModelError as error:
+            raise ResumeError(f"checkpoint {folder} does not fit this run: {error}") from error
     engine.adapter_changed()
     engine.load_optimizer_state(optimizer)
     objective.load_state_dict(state["objective"])

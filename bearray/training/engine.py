@@ -8,6 +8,7 @@ one DDP worker, and it is plain safetensors, never a pickle.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,8 +34,9 @@ class Engine(Protocol):
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         """Add the loss's gradient; losses of all workers and micro-batches are SUMMED. `last` ends a step."""
 
-    def step(self, lr: float) -> None:
-        """Update after the last backward pass of a step."""
+    def step(self, lr: float) -> bool:
+        """Update after the last backward pass of a step. False: the gradient is not finite, so nothing was
+        updated."""
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """Full Adam moments by parameter name, and `step`; a collective, the same on every worker."""
@@ -100,13 +102,15 @@ class DDPEngine:
         # micro-batch is correct, so nothing is skipped here. DDP averages, the loop wants sums.
         (loss * self.world).backward()
 
-    def step(self, lr: float) -> None:
-        if self.max_grad_norm:
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
+    def step(self, lr: float) -> bool:
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm or math.inf)
+        finite = bool(norm.isfinite())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        if finite:
+            self.optimizer.step()
         self.optimizer.zero_grad()
+        return finite
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         return adam_state(self.optimizer, self.parameters)
@@ -167,10 +171,12 @@ class DeepSpeedEngine:
         if not last:
             self.engine.step()  # only counts the micro-batch
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: float) -> bool:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
+        skipped = self.engine.skipped_steps
         self.engine.step()
+        return bool(self.engine.skipped_steps == skipped)
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         if self.stage == 0:
@@ -190,19 +196,38 @@ class DeepSpeedEngine:
         if self.stage == 0:
             load_adam_state(self.engine.optimizer, self.parameters, state)
             return
-        from deepspeed.utils import safe_set_full_optimizer_state
-
-        inner = self.engine.optimizer.optimizer
-        for group in inner.param_groups:
-            for flat in group["params"]:
-                slot = inner.state[flat]
-                slot["step"] = state["step"].clone().float()
-                for moment in ADAM_MOMENTS:
-                    slot.setdefault(moment, torch.zeros_like(flat))
+        zero = self.engine.optimizer
+        flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        for flat in flats:  # the inner optimiser's own parameters; it has no state before its first step
+            slot = zero.optimizer.state[flat]
+            slot["step"] = state["step"].clone().float()
+            for moment in ADAM_MOMENTS:
+                slot.setdefault(moment, torch.zeros_like(flat))
+        if self.stage < 3:
+            zero._lazy_init_hp_params_optimizer_state()  # where in the flat moments each parameter's are
         for name, parameter in self.parameters.items():
             for moment in ADAM_MOMENTS:
-                value = state[f"{moment}.{name}"].to(parameter.device)
-                safe_set_full_optimizer_state(parameter, value, moment)
+                self._set_part(parameter, state[f"{moment}.{name}"], moment)
+
+    def _set_part(self, parameter: nn.Parameter, full: torch.Tensor, moment: str | None = None) -> None:
+        """Store this worker's part of a parameter's master weights, or of one of its moments."""
+        from deepspeed import utils
+
+        value = full.detach().to(parameter.device, torch.float32)
+        if self.stage < 3:
+            if moment is None:
+                utils.safe_set_full_fp32_param(parameter, value)
+            else:
+                utils.safe_set_full_optimizer_state(parameter, value, moment)
+            return
+        # Parts are of equal size, the last ones padded; DeepSpeed's own cut of full values forgets that.
+        size = -(-value.numel() // self.world)
+        padded = nn.functional.pad(value.flatten(), (0, size * self.world - value.numel()))
+        part = padded[dist.get_rank() * size :][:size]
+        if moment is None:
+            utils.safe_set_local_fp32_param(parameter, part)
+        else:
+            utils.safe_set_local_optimizer_state(parameter, part, moment)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -235,12 +260,10 @@ class DeepSpeedEngine:
     def adapter_changed(self) -> None:
         if self.stage == 0:
             return
-        from deepspeed.utils import safe_set_full_fp32_param
-
-        for parameter in self.parameters.values():
-            with self.gathered_adapter():
-                value = parameter.detach().clone()
-            safe_set_full_fp32_param(parameter, value)
+        with self.gathered_adapter():
+            values = [parameter.detach().clone() for parameter in self.parameters.values()]
+        for parameter, value in zip(self.parameters.values(), values, strict=True):
+            self._set_part(parameter, value)
 
 
 def adam_state(

@@ -35,7 +35,7 @@ Log = Callable[[dict[str, Any]], None]
 
 
 class DivergedError(BearrayError, ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a finite number."""
 
 
 def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: str) -> float:
@@ -147,8 +147,10 @@ class Loop:
         lr = learning_rate(
             step, self.total_steps, peak=train.lr, warmup=train.warmup_steps, schedule=train.schedule
         )
-        self.engine.step(lr)
+        updated = self.engine.step(lr)
         self._finish_step(step, outputs, began, lr, int(sum(self.lengths[i] for i in batch)))
+        if not updated:
+            raise DivergedError(f"the gradient of {self._diverged(step)}")
 
     def _forward(self, step: int, k: int, tokens: TokenBatch) -> LossOutput:
         seed = hash((self.config.train.seed, step, k, self.rank)) % 2**63
@@ -198,10 +200,7 @@ class Loop:
             self.objective.end_step(values[width:].reshape(stats[0].shape))
         loss = float(values[0]) / max(float(values[1]), 1e-8)
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss of {self.config.objective.name!r} is {loss} at step {step}; "
-                "lower train.lr or objective.lam, or raise objective.xi"
-            )
+            raise DivergedError(f"the loss of {self._diverged(step, loss)}")
         row = {
             "kind": "step",
             "step": step,
@@ -215,6 +214,12 @@ class Loop:
         row["tokens_per_s"] = tokens / (time.perf_counter() - began)
         if self.rank == 0:
             self.log(row)
+
+    def _diverged(self, step: int, value: float = math.inf) -> str:
+        return (
+            f"{self.config.objective.name!r} is {value} at step {step}; "
+            "lower train.lr or objective.lam, or raise objective.xi"
+        )
 
 
 def check_objective(config: RunConfig, task: Task) -> None:

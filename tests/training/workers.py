@@ -1,0 +1,94 @@
+"""Training loops on 1 or 2 processes without Ray: what runs in them, and what comes back.
+
+Starting DeepSpeed costs seconds, so a group of processes runs many jobs, one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from bearray.config import RunConfig, from_dict, override, to_dict
+from bearray.task import load_task
+from bearray.training.checkpoint import load_file, save_checkpoint
+from bearray.training.loop import DivergedError, Loop
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, or a part of one."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    """To the run that all jobs start from."""
+    epochs: int = 1
+    """Trained when this many epochs are finished, those before `restore` among them."""
+    restore: Path | None = None
+    save: bool = False
+    """Write a checkpoint after each epoch."""
+    validate: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a job came to, as rank 0 saw it."""
+
+    rows: list[dict[str, Any]]
+    adapter: dict[str, torch.Tensor]
+    moments: dict[str, torch.Tensor]
+    valid: list[dict[str, float]]
+    error: str | None
+
+
+def run_jobs(config: RunConfig, jobs: Sequence[Job], folder: Path, *, world: int) -> dict[str, Outcome]:
+    """Run jobs in `world` new processes; checkpoints go to folder/NAME/EPOCH."""
+    meeting = folder / f"meeting-{world}-{os.urandom(4).hex()}"
+    torch.multiprocessing.spawn(
+        _work, args=(world, str(meeting), to_dict(config), list(jobs), folder), nprocs=world
+    )
+    return {job.name: torch.load(folder / f"{job.name}.pt", weights_only=False) for job in jobs}
+
+
+def _work(rank: int, world: int, meeting: str, config: dict[str, Any], jobs: list[Job], folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    run = from_dict(RunConfig, config)
+    for job in jobs:
+        outcome = run_job(override(run, job.changes), job, folder, rank=rank, world=world)
+        if rank == 0:
+            torch.save(outcome, folder / f"{job.name}.pt")
+    dist.destroy_process_group()
+
+
+def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: int = 1) -> Outcome:
+    """Train in this process, as one of `world` workers."""
+    rows: list[dict[str, Any]] = []
+    loop = Loop(
+        config, load_task(config), rank=rank, world=world, device=torch.device("cpu"), log=rows.append
+    )
+    if job.restore is not None:
+        loop.restore(job.restore)
+    valid: list[dict[str, float]] = []
+    try:
+        while loop.epoch < job.epochs:
+            loop.run_epoch()
+            if job.validate:
+                valid.append(loop.validate())
+            if job.save:
+                loop.save(folder / job.name / str(loop.epoch))
+    except DivergedError as caught:
+        return Outcome(rows, {}, {}, valid, str(caught))
+    final = folder / job.name / "final"
+    save_checkpoint(final, loop.model, loop.engine, loop.objective, epoch=loop.epoch, rank=rank)
+    if rank != 0:
+        return Outcome(rows, {}, {}, valid, None)
+    adapter = load_file(final / "adapter" / "adapter_model.safetensors")
+    return Outcome(rows, adapter, load_file(final / "optimizer.safetensors"), valid, None)
