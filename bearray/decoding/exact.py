@@ -25,6 +25,9 @@ from bearray.decoding.scoring import check_catalogue, check_normalize, next_log_
 from bearray.errors import ConfigError
 from bearray.trie import TokenTrie
 
+_FIRST_STRETCH = 4
+"""Tokens of a forced stretch that are computed at once behind a prefix of one token ("full")."""
+
 
 def exact_top_k(
     model: nn.Module,
@@ -43,20 +46,25 @@ def exact_top_k(
     """The K titles of highest log-probability among all titles of the catalogue, for each user.
 
     Args:
-        model: a `transformers` causal LM, plain or with a PEFT adapter; put in evaluation mode for the
-        call. input_ids: [U, T] prompts, left-padded, on any device. attention_mask: [U, T] 1 for a prompt's
-        tokens, 0 for the padding before them. trie: the catalogue's titles as tokens. k: K, titles
-        returned. normalize: "trie" or "full", as in `constrained_beam_search`. node_budget: prefixes
-        expanded at most for one user (the prompt counts as one); None: until proven. With a budget the
-        search can stop early with the best titles found so far. expand_width: E, prefixes of one user
-        expanded in one forward pass. Wider means fewer passes and some expansions that one at a time would
-        have been spared. batch_size: users searched at a time; None takes all at once. eos_token_id: the
-        end of a title; None takes the model's own. progress: called with (users done, users in all) after
-        each batch.
+        model: a `transformers` causal LM, plain or with a PEFT adapter; put in evaluation mode for the call.
+        input_ids: [U, T] prompts, left-padded, on any device.
+        attention_mask: [U, T] 1 for a prompt's tokens, 0 for the padding before them.
+        trie: the catalogue's titles as tokens.
+        k: K, titles returned.
+        normalize: "trie" or "full", as in `constrained_beam_search`.
+        node_budget: prefixes expanded at most for one user (the prompt counts as one); None: until proven.
+            With a budget the search can stop early with the best titles found so far.
+        expand_width: E, prefixes of one user expanded in one forward pass. Wider means fewer passes and some
+            expansions that one at a time would have been spared.
+        batch_size: users searched at a time; None takes all at once.
+        eos_token_id: the end of a title; None takes the model's own.
+        progress: called with (users done, users in all) after each batch.
 
     Returns:
-        BeamResult on the CPU. `proven` (= `certified`) says whether the list is the true top K, which it always
-        is without a budget; `expanded` counts the prefixes whose continuations were scored.
+        BeamResult on the CPU. `proven` (= `certified`) says whether the list is the true top K, which it
+        always is without a budget. With "full" and a model that finds the titles' later tokens unlikely, a
+        prefix says little about its titles and the proof may need much of the catalogue: set a budget.
+        `expanded` counts the prefixes whose continuations were scored.
 
     Raises:
         ConfigError, DataError, ModelError: as `constrained_beam_search`.
@@ -159,7 +167,7 @@ class _Search:
             left = (self.budget - self.expanded)[:, None]
             chosen &= torch.arange(width, device=node.device) < left
         trie = self.trie
-        end = trie.forced_end[node].long() if self.normalize == "full" else node
+        end = self._stretch_end(node) if self.normalize == "full" else node
         new = self.tree.extend(trie, end, self.open_computed[:, :width], self.open_slot[:, :width], chosen)
         self.open_score = self.open_score.clone()
         self.open_score[:, :width].masked_fill_(chosen, -torch.inf)
@@ -183,6 +191,20 @@ class _Search:
         children = torch.zeros(shape, dtype=torch.long, device=score.device)
         children[user, prefix] = child
         self._add(all_scores, children, end, new.slot)
+
+    def _stretch_end(self, node: Tensor) -> Tensor:
+        """[U, E] how far the forced stretch below a prefix is computed at once.
+
+        Not always to its end: the tokens on the way may already cost too much. So the first look is short,
+        and each later one reaches about twice as deep.
+        """
+        end = self.trie.forced_end[node].long()
+        limit = _FIRST_STRETCH + self.trie.depth[node] - 1
+        hops = torch.where(self.trie.depth[end] - self.trie.depth[node] < limit, 0, limit - 1)
+        near = node
+        for hop in range(int(hops.max())):
+            near = torch.where(hop < hops, self.trie.child_start[near].long() + 1, near)
+        return torch.where(hops == 0, end, near)
 
     def _add(self, score: Tensor, child: Tensor, parent: Tensor, slot: Tensor) -> None:
         """File scored continuations: titles among the finished, prefixes among the open that can still win.

@@ -92,6 +92,7 @@ class PrefixTree:
         if users == 1 or shared < _WORTH_SHARING:
             return network.run(ids, positions.expand(users, -1), None, cache)
         network.run(ids[:1, :shared], positions[None, :shared], None, cache)
+        self.passes += 1
         cache.repeat_row(users, width - shared)
         slots = torch.arange(-(-width // cache.align) * cache.align, device=ids.device)
         distance = (positions[shared:, None] - slots)[None]
