@@ -3,9 +3,9 @@
     python benchmarks/decoding.py            # about five minutes of one core
     python benchmarks/decoding.py --quick    # under a minute: fewer users, one turn
 
-Setting: a Llama of 8 layers and width 512 with random weights, a byte-level BPE of 8,192 tokens, Book titles
-as the catalogue (with `--data-dir` or BEARRAY_DATA; else titles made up here, and the result says so), prompts
-of 4 to 10 titles, beam width 10. `generate` gets a dictionary trie. "Prefill" is one forward pass over the
+Setting: a Llama of 8 layers and width 512 with random weights, a byte-level BPE of 8,192 tokens, Book
+titles as the catalogue (with `--data-dir` or BEARRAY_DATA; else titles made up here, and the result says so), the
+prompts of 4 to 10 titles, beam width 10. `generate` gets a dictionary trie. "Prefill" is one forward pass over the
 prompts. Each contender runs at the batch size that was fastest for it in a first round; then all take turns,
 and medians over the turns are reported. Lists are compared, too: a faster wrong answer would show.
 
@@ -215,8 +215,8 @@ def as_markdown(result: dict) -> str:
         f"prompts of {result['prompt_tokens']['mean']:.0f} tokens on average, beam width "
         f"{result['beam_width']}, Llama of 8 layers and width 512 with random weights. CPU time on "
         f"{result['machine']['threads']} thread, median of {result['repeats']} turns. Load average "
-        f"{result['machine']['load']} on {result['machine']['cores']} cores at the end: the ratios count, not "
-        "the seconds.",
+        f"{result['machine']['load']} on {result['machine']['cores']} cores at the end: the ratios count, "
+        "not the seconds.",
         "",
         "| | batch | CPU s per user | against `generate` | against the prefill alone | same lists |",
         "|---|---:|---:|---:|---:|---:|",
