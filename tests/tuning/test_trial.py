@@ -98,6 +98,7 @@ def test_the_choice_is_by_validation_and_the_first_of_equals(tmp_path: Path) -> 
     for folder, score in zip(folders, (0.1, 0.3, 0.3), strict=True):
         folder.write_json("result.json", {"valid": {"ndcg@10": score}, "test": {"trie": 1 - score}})
     assert sweep_module._choose(folders).root == folders[1].root
+    assert sweep_module._choose(folders[::-1]).root == folders[1].root  # Ray reorders trials on a rerun
 
 
 def test_reason_is_one_line() -> None:
