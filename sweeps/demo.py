@@ -19,7 +19,7 @@ DATA = Path("results/demo-data/demo")
 
 def sweep() -> SweepConfig:
     """The cpu scale with a tiny base model and few trials, one core a trial so that two run at once."""
-    changes = CPU | {"data.train_windows": 2_000, "train.epochs": 3, "train.cpus_per_worker": 0.9}
+    changes = CPU | {"data.train_windows": 1_000, "train.epochs": 2, "train.cpus_per_worker": 0.9}
     defaults = SweepConfig()
     return SweepConfig(
         data_dir=str(DATA),

@@ -87,17 +87,24 @@ class SweepConfig:
 
 
 CPU: dict[str, Any] = {
-    "data.train_windows": 4_000,
+    "data.train_windows": 3_000,
     "data.valid_windows": 500,
     "data.test_windows": 2_000,
-    "train.epochs": 4,
+    "model.lora_r": 32,
+    "model.lora_alpha": 64.0,
+    "model.lora_targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "model.max_prompt_tokens": 192,
+    "train.epochs": 3,
     "train.batch_size": 32,
     "train.micro_batch_size": 32,
     "train.lr": 2e-3,
     "train.warmup_steps": 10,
 }
-"""What the cpu scale changes in a run. The learning rate is higher because the stand-in base model is
-thousands of times smaller than the paper's; it was chosen on the demo catalogue's validation split."""
+"""What the cpu scale changes in a run. The stand-in base model has a thousandth of the paper's weights and
+knows nothing of the prompt, so it needs a larger adapter and rate: with the paper's adapter (rank 8 on two
+projections) MSL stayed at random on Office's validation split, with this one it rose above it (one epoch,
+one seed; a rate of
+6e-3 was worse). Prompts keep their newest titles only, which halves the work."""
 
 SMOKE: dict[str, Any] = CPU | {
     "data.train_windows": 128,
@@ -119,7 +126,7 @@ def scaled(sweep: SweepConfig, scale: Scale) -> SweepConfig:
         sweep,
         scale=scale,
         smoke=smoke,
-        base_model=("local:tiny" if smoke else "local:small",),
-        search=replace(sweep.search, trials=2 if smoke else 8),
+        base_model=("local:tiny",),
+        search=replace(sweep.search, trials=2 if smoke else 6),
         run=override(sweep.run, SMOKE if smoke else CPU),
     )

@@ -29,17 +29,17 @@ def test_the_paper_is_the_default() -> None:
 
 def test_a_scale_changes_its_settings_and_nothing_else() -> None:
     cpu = scaled(recipe(), "cpu")
-    assert cpu.base_model == ("local:small",)
+    assert cpu.base_model == ("local:tiny",)
     assert cpu.run.data.train_windows == CPU["data.train_windows"]
     assert cpu.run.objective == RunConfig().objective
     assert (cpu.data_dir, cpu.storage) == ("somewhere", "elsewhere")
 
 
 def test_explicit_settings_beat_the_scale() -> None:
-    sweep = parse(recipe, ["--smoke", "--train.epochs", "7", "--base-model", "local:tiny", "local:small"])
+    sweep = parse(recipe, ["--smoke", "--train.epochs", "7", "--base-model", "local:tiny", "local:tiny"])
     assert sweep.smoke and sweep.scale == "smoke"
     assert sweep.run.train.epochs == 7
-    assert sweep.base_model == ("local:tiny", "local:small")
+    assert sweep.base_model == ("local:tiny", "local:tiny")
     assert sweep.run.data.train_windows == scaled(recipe(), "smoke").run.data.train_windows
 
 
