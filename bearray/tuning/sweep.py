@@ -218,9 +218,9 @@ def _fail_on_errors(results: ResultGrid, plans: Sequence[RunPlan], storage: Stor
 
 
 def _choose(folders: Sequence[Storage]) -> Storage:
-    """The run with the highest validation NDCG@10, of equal ones the first by name.
+    """The run with the highest validation NDCG@10; of equal ones the first by name.
 
-    Not the first by Ray's order, which changes when a search is continued: a rerun must not test a second run.
+    Ray's order changes when a search is continued, and a rerun must not test a second run.
     """
     by_name = sorted(folders, key=lambda folder: folder.root)
     return max(by_name, key=lambda folder: folder.read_json(RESULT)["valid"]["ndcg@10"])
