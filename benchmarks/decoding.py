@@ -4,10 +4,11 @@
     python benchmarks/decoding.py --quick    # under a minute: fewer users, one turn
 
 Setting: a Llama of 8 layers and width 512 with random weights, a byte-level BPE of 8,192 tokens, Book
-titles as the catalogue (with `--data-dir` or BEARRAY_DATA; else titles made up here, and the result says so), the
-prompts of 4 to 10 titles, beam width 10. `generate` gets a dictionary trie. "Prefill" is one forward pass over the
-prompts. Each contender runs at the batch size that was fastest for it in a first round; then all take turns,
-and medians over the turns are reported. Lists are compared, too: a faster wrong answer would show.
+titles as the catalogue (with `--data-dir` or BEARRAY_DATA; else titles made up here, and the result says
+so), prompts of 4 to 10 titles, beam width 10. `generate` gets a dictionary trie. "Prefill" is one forward
+pass over the prompts. Each contender runs at the batch size that was fastest for it in a first round; then
+all take turns, and medians over the turns are reported. Lists are compared, too: a faster wrong answer
+would show.
 
 Time is the process's CPU time on one thread (wall time is recorded beside it): what it would take on an idle
 core, and steadier than wall time where other work shares the machine. Still, only ratios within a turn count.
