@@ -14,7 +14,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 MICRO_RUN: dict[str, Any] = {
     "data.train_windows": 22,
-    "data.valid_windows": 13,
+    "data.valid_windows": 29,
     "data.test_windows": 11,
     "model.lora_r": 2,
     "model.lora_dropout": 0.0,

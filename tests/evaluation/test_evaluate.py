@@ -22,7 +22,7 @@ from bearray.runs import Storage
 from bearray.task import load_task
 from tests.training.workers import Job, run_job
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 SHARDS = 3
 
 

@@ -38,7 +38,7 @@ TWO_WORKERS = [
     *[("clipped", engine) for engine in ("ddp", "zero0", "zero2", "zero3")],
 ]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_rows_say_what_happened(reference):
         assert [r["epoch"] for r in run.rows] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
         assert all(r["kind"] == "step" and 0 <= r["violation"] <= 1 for r in run.rows)
     assert all("regularizer" in row for row in reference["equation"].rows)
-    assert [v["valid_n"] for v in reference["equation"].valid] == [13, 13]
+    assert [v["valid_n"] for v in reference["equation"].valid] == [29, 29]
 
 
 @pytest.mark.parametrize("objective", ["sft", "msl", "bear"])
@@ -189,7 +189,7 @@ def test_adaptive_temperature_is_the_same_on_two_workers(pair, reference):
 
 @pytest.mark.parametrize("engine", ["ddp", "zero3"])
 def test_validation_on_two_workers_is_the_same_and_disturbs_nothing(engine, pair, reference):
-    """13 windows on two workers; with ZeRO-3 the workers' searches take different numbers of steps."""
+    """29 windows on two workers; with ZeRO-3 the workers' searches take different numbers of steps."""
     run = pair[f"2-valid-{engine}"]
     assert run.valid == [pytest.approx(v) for v in reference["equation"].valid]
     assert run.valid[-1]["valid_ndcg@10"] > 0
