@@ -23,12 +23,21 @@ from bearray.task import load_task
 from tests.training.workers import Job, run_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-SHARDS = 3
+SHARDS, WINDOWS = 3, 29
 
 
 @pytest.fixture(scope="module")
 def config(make_run) -> Any:
-    return make_run({"train.lr": 0.05, "evaluation.actors": 2})
+    """All 29 test windows in shards of 10; lists of 20 of the 63 titles, so that some targets are in them."""
+    return make_run(
+        {
+            "data.test_windows": None,
+            "decoding.beam_width": 20,
+            "evaluation.actors": 2,
+            "evaluation.shard_size": 10,
+            "train.lr": 0.05,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,12 @@ def expected(config: Any, checkpoint: str | None, normalize: str) -> list[tuple[
     for case in task.cases("test"):
         ids, mask = left_pad([case.prompt], task.pad_token_id)
         found = constrained_beam_search(
-            model.eval(), ids, mask, task.catalog.trie, beam_width=10, normalize=normalize
+            model.eval(),
+            ids,
+            mask,
+            task.catalog.trie,
+            beam_width=config.decoding.beam_width,
+            normalize=normalize,
         )
         titles = [task.catalog.tokens.index(tokens) for tokens in found.sequences[0]]
         answers.append(([min(task.catalog.items_of_title[t]) for t in titles], found.scores[0].tolist()))
@@ -80,7 +94,7 @@ def assert_answers(frame: pd.DataFrame, answers: list[tuple[list[int], list[floa
 
 def test_actors_recommend_what_one_process_does(config, checkpoint, decoded):
     frame, told = decoded
-    assert len(frame) == 11
+    assert len(frame) == WINDOWS
     assert_answers(frame, expected(config, checkpoint, "trie"))
     assert told == [(1, SHARDS), (2, SHARDS), (3, SHARDS)]
 
@@ -130,7 +144,7 @@ def test_metrics_are_those_of_a_naive_count(config, checkpoint, run_folder, deco
     assert_answers(full, expected(config, checkpoint, "full"))
     for name, predictions in (("trie", frame), ("full", full)):
         for group, rows in {
-            "all": [True] * 11,
+            "all": [True] * WINDOWS,
             "warm": predictions["warm"].tolist(),
             "cold": (~predictions["warm"]).tolist(),
         }.items():
