@@ -108,7 +108,7 @@ def load_task(config: RunConfig) -> Task:
     """Open the data set and tokenise its catalogue.
 
     `config.model.base` must be a hub id, preset or folder here; `local:SIZE` is resolved by
-    `bearray.backbones.tiny.resolve_base` first, once, and not by every worker.
+    `bearray.backbones.resolve_base` first, once, and not by every worker.
     """
     dataset = open_dataset(config.data.path, strict=config.data.strict)
     template = template_for(dataset.name, config.data.domain, config.data.domain_words)

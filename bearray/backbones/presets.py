@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bearray.errors import ModelError
-
-if TYPE_CHECKING:
-    from bearray.data import Dataset
 
 PRESETS = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
@@ -22,24 +19,6 @@ STAND_IN_CARD = "bearray-base.json"
 """File that marks a folder as a stand-in made by `bearray.backbones.tiny`, and says from what."""
 
 BaseModelKind = Literal["local stand-in", "hub", "folder"]
-
-
-def resolve_base(base: str, dataset: Dataset) -> str:
-    """Turn the name in a config into something that `load_model` opens.
-
-    - `local:tiny`, `local:small`, `local:medium`: the folder of a stand-in built from the data's training
-      split; it is built now if the cache does not have it.
-    - a preset (any case): its hub id.
-    - anything else, i.e. a folder or a hub id: unchanged.
-
-    Raises:
-        ModelError: an unknown local size.
-    """
-    if base.startswith(LOCAL_PREFIX):
-        from bearray.backbones.tiny import build_base_model  # torch is needed only to build
-
-        return str(build_base_model(dataset, base.removeprefix(LOCAL_PREFIX)))
-    return expand_preset(base)
 
 
 def expand_preset(base: str) -> str:

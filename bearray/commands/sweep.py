@@ -15,4 +15,4 @@ def recipe() -> SweepConfig:
 
 def sweep(arguments: Sequence[str]) -> int:
     """Parse and run; the exit code."""
-    return run(recipe, arguments)
+    return run(recipe, arguments, prog="bearray sweep")

@@ -32,11 +32,15 @@ def main(
 
 
 def run(
-    recipe: Recipe, arguments: Sequence[str], *, prepare: Callable[[SweepConfig], None] | None = None
+    recipe: Recipe,
+    arguments: Sequence[str],
+    *,
+    prepare: Callable[[SweepConfig], None] | None = None,
+    prog: str | None = None,
 ) -> int:
-    """`main` as a function: the exit code."""
+    """`main` as a function: the exit code. `prog` is what --help calls the program."""
     try:
-        sweep = parse(recipe, arguments)
+        sweep = parse(recipe, arguments, prog=prog)
         if prepare is not None:
             prepare(sweep)
         from bearray.tuning.sweep import run_sweep  # ray only once the arguments are known to be right
@@ -51,7 +55,7 @@ def run(
     return 0
 
 
-def parse(recipe: Recipe, arguments: Sequence[str]) -> SweepConfig:
+def parse(recipe: Recipe, arguments: Sequence[str], *, prog: str | None = None) -> SweepConfig:
     """The sweep that a command line asks for.
 
     Raises:
@@ -69,5 +73,9 @@ def parse(recipe: Recipe, arguments: Sequence[str]) -> SweepConfig:
         default = scaled(default, "smoke" if chosen.smoke else chosen.scale)
     module = sys.modules.get(recipe.__module__)
     return tyro.cli(
-        SweepConfig, default=default, args=list(arguments), description=getattr(module, "__doc__", None)
+        SweepConfig,
+        prog=prog,
+        default=default,
+        args=list(arguments),
+        description=getattr(module, "__doc__", None),
     )
