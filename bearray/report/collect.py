@@ -23,7 +23,7 @@ from bearray.config import config_hash
 from bearray.errors import DataError, MissingFileError
 
 NORMALIZERS = ("trie", "full")
-PREDICTION_COLUMNS = ("user_id", "row", "target", "rank", "warm")
+PREDICTION_COLUMNS = ("user_id", "row", "target", "items", "rank", "warm")
 _NEVER_HOLDS_RUNS = {"checkpoints", "predictions", "predictions_trie", "predictions_full", "optuna", "report"}
 
 

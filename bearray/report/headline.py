@@ -11,6 +11,8 @@ from bearray.report.cost import Cost
 from bearray.report.tables import ALPHA, NORMALIZER_WORDS, Comparison, Part, Row, Table
 
 METRIC = "ndcg@10"
+SAME_LIST = 0.5
+"""Share of test cases with one and the same first title from which a reader is warned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ def _headline(tables: Sequence[Table], costs: Sequence[Cost]) -> Headline:
     for other in tables:
         if other is not table:
             details += _other_normalizer(other, ranked[0])
+    details += _sameness(ranked, table.normalize)
     details += _cost(ranked, {c.run.id: c for c in costs})
     kind = ranked[0].run.base_model_kind
     if "stand-in" in kind:
@@ -67,6 +70,26 @@ def _headline(tables: Sequence[Table], costs: Sequence[Cost]) -> Headline:
         details=tuple(details),
         shown=test is not None and test.verdict == "better",
     )
+
+
+def _sameness(ranked: Sequence[Row], normalize: str) -> list[str]:
+    """Warn of methods that give everybody the same list: they have not learnt to use the history, and a table
+    of such methods compares which constant list is luckier."""
+    lines = []
+    for row in ranked:
+        lists = [items for items in row.run.predictions[normalize]["items"] if len(items) and items[0] >= 0]
+        if not lists:
+            continue
+        first = Counter(int(items[0]) for items in lists)
+        share = first.most_common(1)[0][1] / len(lists)
+        if share > SAME_LIST:
+            distinct = len({int(i) for items in lists for i in items} - {-1})
+            lines.append(
+                f"Caution: {row.label} puts the same title first for {share:.0%} of the test cases, and all "
+                f"its lists together hold {distinct} titles. It hardly uses the history; comparing it says "
+                "little."
+            )
+    return lines
 
 
 def _verdict(part: Part, ranked: Sequence[Row]) -> tuple[str, list[str]]:

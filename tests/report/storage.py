@@ -44,10 +44,13 @@ def write_predictions(
     shard: int = 64,
     warm_below: int = 60,
     rows: np.ndarray | None = None,
+    lists: np.ndarray | None = None,
 ) -> None:
+    """`lists` [n, BEAMS] are the recommended items; None: none are recorded, only ranks."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.arange(len(rank)) if rows is None else rows
     targets = (rows * 37) % 100
+    lists = np.full((len(rank), BEAMS), -1) if lists is None else lists
     for i in range(0, len(rank), shard):
         part = slice(i, i + shard)
         size = len(rank[part])
@@ -56,7 +59,7 @@ def write_predictions(
                 "user_id": pa.array(users[part], pa.int32()),
                 "row": pa.array(rows[part], pa.int32()),
                 "target": pa.array(targets[part], pa.int32()),
-                "items": pa.array([[-1] * BEAMS] * size, pa.list_(pa.int32())),
+                "items": pa.array(lists[part].tolist(), pa.list_(pa.int32())),
                 "scores": pa.array([[0.0] * BEAMS] * size, pa.list_(pa.float32())),
                 "rank": pa.array(rank[part], pa.float64()),
                 "warm": pa.array(targets[part] < warm_below, pa.bool_()),

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from bearray.report import build_tables, collect
 from bearray.report.cost import build_costs
 from bearray.report.headline import Headline, build_headlines, p_words, relative, seconds
 from bearray.report.search import build_searches
-from tests.report.storage import write_run
+from tests.report.storage import write_predictions, write_run
 
 
 def headline(storage: Path) -> Headline:
@@ -62,3 +65,21 @@ def test_words() -> None:
     assert relative(0.1, 0.0) == "from zero"
     assert p_words(0.0004) == "p < 0.001" and p_words(0.0312) == "p = 0.031"
     assert seconds(0.5) == "0.50 s" and seconds(5320) == "5,320 s (1.5 h)"
+
+
+def test_lists_that_are_the_same_for_everybody_are_a_caution(tmp_path: Path) -> None:
+    found = {}
+    for name, first in (("constant", np.full(100, 7)), ("personal", np.arange(100))):
+        folder = tmp_path / name / "run"
+        write_run(folder, method="SFT", n=100, hit=0.2)
+        predictions = next(p for p in sorted(folder.iterdir()) if p.name.startswith("predictions"))
+        shards = sorted(predictions.glob("*.parquet"))
+        frame = pd.concat([pd.read_parquet(s) for s in shards], ignore_index=True)
+        lists = np.stack([first, *(first + k for k in range(1, 10))], axis=1)
+        for shard in shards:
+            shard.unlink()
+        write_predictions(predictions, frame["rank"].to_numpy(), frame["user_id"].to_numpy(), lists=lists)
+        found[name] = " ".join(headline(tmp_path / name).details)
+    assert "SFT puts the same title first for 100% of the test cases" in found["constant"]
+    assert "hold 10 titles" in found["constant"]
+    assert "Caution" not in found["personal"]
