@@ -95,8 +95,8 @@ def _level(module: str) -> int:
 
 
 def test_the_reader_sees_lazy_imports_and_not_those_for_types() -> None:
-    assert "bearray.backbones.tiny" in IMPORTS["bearray.backbones.presets"]  # inside a function
-    assert "bearray.data" not in IMPORTS["bearray.backbones.presets"]  # under TYPE_CHECKING
+    assert "bearray.backbones.tiny" in IMPORTS["bearray.backbones.resolve"]  # inside a function
+    assert "bearray.data" not in IMPORTS["bearray.backbones.resolve"]  # under TYPE_CHECKING
     assert "bearray.trie" in IMPORTS["bearray.decoding.beam"]
 
 
