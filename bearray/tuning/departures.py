@@ -35,10 +35,10 @@ _EXPLAINED = {
 ALWAYS = (
     "HTML entities in titles are turned into characters (data.unescape), and one prompt text serves training "
     "and test; the published code keeps the entities and has one space more in the prompt at test time.",
-    "Checkpoints are chosen by validation NDCG@10, as the paper says; the published code takes the best test "
-    "score over epochs.",
-    "Beams are ranked by overall probability (length penalty 0), as the paper says; the published code divides "
-    "by the length.",
+    "Checkpoints are chosen by validation NDCG@10, as the paper says; the published code takes the best "
+    "test score over epochs.",
+    "Beams are ranked by overall probability (length penalty 0), as the paper says; the published code "
+    "divides by the length.",
     "Base weights are not quantised; the published code trains over 8-bit ones.",
 )
 """Departures from the published code that hold whatever the settings."""
