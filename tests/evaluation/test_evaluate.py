@@ -53,11 +53,16 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return Storage(str(tmp_path_factory.mktemp("run")))
 
 
+def decode(config: Any, checkpoint: str | None, folder: Storage, **options: Any) -> pd.DataFrame:
+    """The test split under one normaliser."""
+    return decode_split(config, checkpoint, {"trie": folder}, **options)["trie"]
+
+
 @pytest.fixture(scope="module")
 def decoded(config, checkpoint, run_folder, local_ray) -> tuple[pd.DataFrame, list[tuple[int, int]]]:
     """All test windows decoded by two actors, and the progress that was told."""
     told: list[tuple[int, int]] = []
-    frame = decode_split(
+    frame = decode(
         config, checkpoint, run_folder.child("predictions"), on_shard=lambda *done: told.append(done)
     )
     return frame, told
@@ -123,12 +128,12 @@ def test_a_rerun_decodes_what_is_missing_and_nothing_else(config, checkpoint, ru
     shards[1].unlink()
     shards[2].write_bytes(shards[2].read_bytes()[:300])
     told: list[tuple[int, int]] = []
-    again = decode_split(config, checkpoint, Storage(str(folder)), on_shard=lambda *done: told.append(done))
+    again = decode(config, checkpoint, Storage(str(folder)), on_shard=lambda *done: told.append(done))
     pd.testing.assert_frame_equal(again, frame)
     assert told == [(2, SHARDS), (3, SHARDS)]
     after = [shard.stat().st_mtime_ns for shard in shards]
     assert after[0] == before[0] and after[1] > before[1] and after[2] > before[2]
-    pd.testing.assert_frame_equal(decode_split(config, checkpoint, Storage(str(folder))), frame)
+    pd.testing.assert_frame_equal(decode(config, checkpoint, Storage(str(folder))), frame)
     assert [shard.stat().st_mtime_ns for shard in shards] == after
 
 
@@ -138,9 +143,10 @@ def test_metrics_are_those_of_a_naive_count(config, checkpoint, run_folder, deco
     told: list[tuple[int, int]] = []
     result = evaluate_run(config, checkpoint, run_folder, on_shard=lambda *done: told.append(done))
     assert (Path(run_folder.root) / "predictions" / "part-00000.parquet").stat().st_mtime_ns == before
-    assert told == [(1, SHARDS), (2, SHARDS), (3, SHARDS)]  # those of the other normaliser
+    total = 2 * SHARDS
+    assert told == [(4, total), (5, total), (6, total)]  # those of the other normaliser
     assert result["seconds"] > 0 and set(result["test"]) == {"trie", "full"}
-    full = decode_split(config, checkpoint, run_folder.child("predictions_full"), normalize="full")
+    full = decode_split(config, checkpoint, {"full": run_folder.child("predictions_full")})["full"]
     assert_answers(full, expected(config, checkpoint, "full"))
     for name, predictions in (("trie", frame), ("full", full)):
         for group, rows in {
@@ -163,7 +169,7 @@ def test_metrics_are_those_of_a_naive_count(config, checkpoint, run_folder, deco
 
 def test_the_bare_base_model_is_decoded_too(config, decoded, tmp_path):
     one = override(config, {"evaluation.actors": 1, "data.test_windows": 4})
-    frame = decode_split(one, None, Storage(str(tmp_path)))
+    frame = decode(one, None, Storage(str(tmp_path)))
     assert_answers(frame, expected(one, None, "trie"))
     trained = decoded[0]
     assert set(frame.columns) == set(trained.columns)
@@ -172,11 +178,11 @@ def test_the_bare_base_model_is_decoded_too(config, decoded, tmp_path):
 def test_predictions_of_another_model_are_not_continued(config, checkpoint, run_folder, decoded):
     folder = run_folder.child("predictions")
     with pytest.raises(ResumeError, match="checkpoint"):
-        decode_split(config, None, folder)
+        decode(config, None, folder)
     with pytest.raises(ResumeError, match="decoding"):
-        decode_split(override(config, {"decoding.beam_width": 5}), checkpoint, folder)
+        decode(override(config, {"decoding.beam_width": 5}), checkpoint, folder)
     with pytest.raises(ResumeError, match="config"):
-        decode_split(override(config, {"train.seed": 1}), checkpoint, folder)
+        decode(override(config, {"train.seed": 1}), checkpoint, folder)
 
 
 def test_more_actors_than_the_cluster_holds_are_refused(config, local_ray):
