@@ -36,14 +36,6 @@ MICRO_RUN: dict[str, Any] = {
 batch of 6, which two workers and four accumulation steps cannot share evenly."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a worker of pytest-xdist runs as one: a file, so that its fixtures are made once, and all tests
-    that start Ray, because Ray's clean-up of stopped runs fails where two clusters run on one machine."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tiny tensors are slower on many threads, and tests of two processes would fight for the cores."""
