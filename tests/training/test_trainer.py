@@ -95,6 +95,12 @@ def epochs_done(folder: Storage) -> int:
     return sum(row["kind"] == "epoch" for row in folder.read_lines("metrics.jsonl"))
 
 
+def checkpoint_recorded(folder: Storage) -> bool:
+    """Ray has written down a checkpoint to continue from; it polls its workers for them every two seconds."""
+    snapshot = Path(folder.root) / "checkpoints" / "checkpoint_manager_snapshot.json"
+    return snapshot.exists() and snapshot.stat().st_size > 0
+
+
 def train_workers() -> list[psutil.Process]:
     """The training workers of the cluster that this process has started."""
     found = []
@@ -142,7 +148,7 @@ def test_a_finished_run_is_not_trained_again(config, pair):
 def test_a_run_whose_driver_was_stopped_continues_from_its_checkpoint(config, root, undisturbed, local_ray):
     folder = Storage(str(root / "stopped"))
     driver, running = in_background(config, folder)
-    wait_for(lambda: epochs_done(folder) >= 2, "second epoch")  # then the first one's checkpoint is there
+    wait_for(lambda: epochs_done(folder) >= 1 and checkpoint_recorded(folder), "checkpoint")
     ray.kill(driver)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(running)
@@ -158,7 +164,7 @@ def test_a_run_whose_driver_was_stopped_continues_from_its_checkpoint(config, ro
 def test_a_killed_worker_costs_no_result(config, root, undisturbed, local_ray):
     folder = Storage(str(root / "killed"))
     _, running = in_background(config, folder)
-    wait_for(lambda: epochs_done(folder) >= 2, "second epoch")  # then the first one's checkpoint is there
+    wait_for(lambda: epochs_done(folder) >= 1 and checkpoint_recorded(folder), "checkpoint")
     workers = train_workers()
     assert len(workers) == 2
     os.kill(workers[1].pid, signal.SIGKILL)
