@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from bearray.config import Normalize
-from bearray.decoding.batches import length_batches
-from bearray.decoding.network import Network, decoding_mode, open_network
-from bearray.decoding.prefixes import Extension, PrefixTree, right_padded
-from bearray.decoding.result import BeamResult, join_results, make_result
-from bearray.decoding.scoring import check_catalogue, check_normalize, next_log_probs
+from bearray.decoding.drive import search_in_batches
+from bearray.decoding.network import Network
+from bearray.decoding.prefixes import Extension, PrefixTree
+from bearray.decoding.result import BeamResult, make_result
+from bearray.decoding.scoring import check_normalize, next_log_probs
 from bearray.errors import ConfigError
 from bearray.trie import TokenTrie
 
@@ -81,20 +81,20 @@ def constrained_beam_search(
         raise ConfigError(f"beam_width is {beam_width}; it must be at least 1")
     if not math.isfinite(length_penalty):
         raise ConfigError(f"length_penalty is {length_penalty}; it must be finite")
-    network = open_network(model, eos_token_id)
-    trie = trie.to(network.device)
-    check_catalogue(trie, network)
-    ids, lengths = right_padded(input_ids.to(network.device), attention_mask.to(network.device))
-    parts, rows, done = [], [], 0
-    with decoding_mode(model):
-        for row, batch_ids, batch_lengths in length_batches(ids, lengths, batch_size):
-            search = _Search(network, trie, batch_ids, batch_lengths, beam_width, normalize, length_penalty)
-            parts.append(search.run())
-            rows.append(row)
-            done += len(row)
-            if progress is not None:
-                progress(done, len(ids))
-    return join_results(parts, torch.cat(rows))
+
+    def start(network: Network, trie: TokenTrie, ids: Tensor, lengths: Tensor) -> _Search:
+        return _Search(network, trie, ids, lengths, beam_width, normalize, length_penalty)
+
+    return search_in_batches(
+        model,
+        input_ids,
+        attention_mask,
+        trie,
+        start,
+        batch_size=batch_size,
+        eos_token_id=eos_token_id,
+        progress=progress,
+    )
 
 
 @dataclass(eq=False)
