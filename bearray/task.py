@@ -17,7 +17,7 @@ from bearray.backbones.bigrec import BigRec
 from bearray.backbones.load import load_tokenizer
 from bearray.batching import Example
 from bearray.catalog import Catalog, build_catalog
-from bearray.config import RunConfig
+from bearray.config import DataConfig, RunConfig
 from bearray.data import Dataset, open_dataset
 from bearray.data.prompts import template_for
 
@@ -37,6 +37,12 @@ class Case:
     """Title id of the target (`Catalog`); a hit on the title is a hit."""
     warm: bool
     """The target occurs somewhere in the training split, in a history or as a target."""
+
+
+def sampled_windows(dataset: Dataset, data: DataConfig, split: Split) -> pd.DataFrame:
+    """The windows of a split that a run uses, in the split's order; needs no tokens."""
+    count = {"train": data.train_windows, "valid": data.valid_windows, "test": data.test_windows}[split]
+    return dataset.sample(split, count, data.sample_seed)
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,7 @@ class Task:
 
     def windows(self, split: Split) -> pd.DataFrame:
         """The sampled windows of a split, in the split's order."""
-        data = self.config.data
-        count = {"train": data.train_windows, "valid": data.valid_windows, "test": data.test_windows}[split]
-        return self.dataset.sample(split, count, data.sample_seed)
+        return sampled_windows(self.dataset, self.config.data, split)
 
     def _prompts(self, windows: Sequence[Sequence[int]]) -> list[list[int]]:
         names, of = self.catalog.titles, self.catalog.title_of_item

@@ -12,12 +12,13 @@ import ray
 import ray.data
 
 from bearray.config import Normalize, RunConfig, config_hash, to_dict
+from bearray.data import open_dataset
 from bearray.errors import ResourceError
 from bearray.evaluation.decoder import ShardDecoder
 from bearray.evaluation.predictions import missing_shards, open_predictions, read_predictions
 from bearray.metrics import evaluate
 from bearray.runs import Storage
-from bearray.task import Split, load_task
+from bearray.task import Split, sampled_windows
 
 OnShard = Callable[[int, int], None]
 """Told (shards done, shards in all)."""
@@ -66,7 +67,8 @@ def decode_split(
         ResumeError: a folder holds predictions made with other settings.
         DataError: after decoding, a shard is missing or damaged.
     """
-    total, size = len(load_task(config).windows(split)), config.evaluation.shard_size
+    dataset = open_dataset(config.data.path, strict=config.data.strict)
+    total, size = len(sampled_windows(dataset, config.data, split)), config.evaluation.shard_size
     settings = to_dict(config)
     todo = []
     for normalize, folder in folders.items():
