@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bearray.errors import DataError
+from bearray.title_order import TitleOrder, title_order
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,6 +144,11 @@ class TokenTrie:
             return self
         names = ("child_start", "child_token", "terminal", "parent", "depth", "forced_end")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    @cached_property
+    def title_order(self) -> TitleOrder:
+        """The titles in depth-first order; made when it is first asked for, then kept (8 bytes a node)."""
+        return title_order(self)
 
     def find(self, tokens: Sequence[int]) -> int:
         """The node that a prefix leads to (the root for no tokens), or -1 where no sequence starts like

@@ -18,13 +18,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config stats",
+        "config stats title_order",
         "data metrics runs trie provenance quiet",
         "catalog",
-        "backbones objectives decoding baselines pruning",
+        "backbones objectives decoding baselines",
         "batching",
         "task step",
-        "extras recommend",
+        "extras recommend pruning",
         "training",
         "evaluation efficiency",
         "report",

@@ -8,11 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from bearray.config import Normalize
 from bearray.decoding.batches import length_batches
-from bearray.decoding.network import Network, decoding_mode, open_network
+from bearray.decoding.network import decoding_mode, open_network
 from bearray.decoding.prefixes import right_padded
 from bearray.decoding.result import BeamResult, join_results
-from bearray.decoding.scoring import check_catalogue
+from bearray.decoding.scoring import Guide, Scorer, check_catalogue, check_normalize
+from bearray.decoding.title_filter import LivingTitles, TitleFilter
+from bearray.errors import DataError
 from bearray.trie import TokenTrie
 
 
@@ -22,8 +25,9 @@ class Search(Protocol):
     def run(self) -> BeamResult: ...
 
 
-Start = Callable[[Network, TokenTrie, Tensor, Tensor], Search]
-"""(network, trie on its device, right-padded prompts [U, T], their lengths [U]) -> the batch's search."""
+Start = Callable[[Scorer, Tensor, Tensor, Tensor], Search]
+"""(the batch's scorer, right-padded prompts [U, T], their lengths [U], their rows in the input [U]) -> its
+search."""
 
 
 def search_in_batches(
@@ -33,11 +37,22 @@ def search_in_batches(
     trie: TokenTrie,
     start: Start,
     *,
+    normalize: Normalize,
+    titles: TitleFilter | None = None,
+    make_guide: Callable[[TokenTrie, Tensor, LivingTitles | None], Guide] | None = None,
     batch_size: int | None,
     eos_token_id: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> BeamResult:
-    """Run a search over all users, batch by batch, in evaluation mode; arguments as the decoders say."""
+    """Run a search over all users, batch by batch, in evaluation mode; arguments as the decoders say.
+
+    `make_guide` is given the trie on its device, a batch's rows and its living titles.
+    """
+    check_normalize(normalize)
+    if titles is not None and len(titles) != len(input_ids):
+        raise DataError(
+            f"the title filter is for {len(titles)} users, but there are {len(input_ids)} prompts"
+        )
     network = open_network(model, eos_token_id)
     trie = trie.to(network.device)
     check_catalogue(trie, network)
@@ -45,7 +60,10 @@ def search_in_batches(
     parts, rows, done = [], [], 0
     with decoding_mode(model):
         for row, batch_ids, batch_lengths in length_batches(ids, lengths, batch_size):
-            parts.append(start(network, trie, batch_ids, batch_lengths).run())
+            living = titles.on(trie, row.tolist()) if titles is not None else None
+            guide = make_guide(trie, row, living) if make_guide is not None else None
+            scorer = Scorer(network, trie, normalize, living, guide)
+            parts.append(start(scorer, batch_ids, batch_lengths, row).run())
             rows.append(row)
             done += len(row)
             if progress is not None:

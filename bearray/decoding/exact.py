@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from bearray.config import Normalize
 from bearray.decoding.drive import search_in_batches
-from bearray.decoding.network import Network
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.result import BeamResult, make_result
-from bearray.decoding.scoring import check_normalize, next_log_probs
+from bearray.decoding.scoring import Scorer
+from bearray.decoding.title_filter import TitleFilter
 from bearray.errors import ConfigError
 from bearray.trie import TokenTrie
 
@@ -37,6 +37,7 @@ def exact_top_k(
     *,
     k: int = 10,
     normalize: Normalize = "trie",
+    titles: TitleFilter | None = None,
     node_budget: int | None = None,
     expand_width: int = 16,
     batch_size: int | None = None,
@@ -52,6 +53,7 @@ def exact_top_k(
         trie: the catalogue's titles as tokens.
         k: K, titles returned.
         normalize: "trie" or "full", as in `constrained_beam_search`.
+        titles: which titles each user may be given; None: all.
         node_budget: prefixes expanded at most for one user (the prompt counts as one); None: until proven.
             With a budget the search can stop early with the best titles found so far.
         expand_width: E, prefixes of one user expanded in one forward pass. Wider means fewer passes and some
@@ -69,13 +71,12 @@ def exact_top_k(
     Raises:
         ConfigError, DataError, ModelError: as `constrained_beam_search`.
     """
-    check_normalize(normalize)
     for name, value in (("k", k), ("node_budget", node_budget), ("expand_width", expand_width)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
 
-    def start(network: Network, trie: TokenTrie, ids: Tensor, lengths: Tensor) -> _Search:
-        return _Search(network, trie, ids, lengths, k, normalize, node_budget, expand_width)
+    def start(scorer: Scorer, ids: Tensor, lengths: Tensor, rows: Tensor) -> _Search:
+        return _Search(scorer, ids, lengths, k, node_budget, expand_width)
 
     return search_in_batches(
         model,
@@ -83,6 +84,8 @@ def exact_top_k(
         attention_mask,
         trie,
         start,
+        normalize=normalize,
+        titles=titles,
         batch_size=batch_size,
         eos_token_id=eos_token_id,
         progress=progress,
@@ -95,23 +98,21 @@ class _Search:
 
     def __init__(
         self,
-        network: Network,
-        trie: TokenTrie,
+        scorer: Scorer,
         ids: Tensor,
         lengths: Tensor,
         k: int,
-        normalize: Normalize,
         node_budget: int | None,
         expand_width: int,
     ) -> None:
-        self.network = network
-        self.trie = trie
+        self.scorer = scorer
+        self.trie = trie = scorer.trie
+        self.normalize = scorer.normalize
         self.k = k
-        self.normalize = normalize
         self.budget = node_budget
         self.expand_width = expand_width
         users, device = len(ids), ids.device
-        self.tree = PrefixTree(network, ids, lengths, trie.max_depth, reserve=256)
+        self.tree = PrefixTree(scorer.network, ids, lengths, trie.max_depth, reserve=256)
         self.user = torch.arange(users, device=device)
         self.final_score = torch.full((users, k), -torch.inf, device=device)
         self.final_node = torch.zeros((users, k), dtype=torch.long, device=device)
@@ -121,9 +122,7 @@ class _Search:
         self.open_node = torch.zeros(users, 0, dtype=torch.long, device=device)
         self.open_slot, self.open_computed = self.open_node, self.open_node
         root = torch.zeros(users, 1, dtype=torch.long, device=device)
-        log_probs, child = next_log_probs(
-            network, trie, self.tree.root_hidden, root[:, 0], normalize, same_node=True
-        )
+        log_probs, child = scorer(self.tree.root_hidden, root[:, 0], self.user, same_node=True)
         self._add(log_probs[:, None], child[:, None], root, root - 1)
 
     def run(self) -> BeamResult:
@@ -177,13 +176,11 @@ class _Search:
         inner = ~new.last
         if self.normalize == "full" and bool(inner.any()):
             # An open prefix is one token below what is computed; the forced tokens behind it cost theirs.
-            log_probs, _ = next_log_probs(self.network, trie, new.hidden[inner], new.node[inner], "full")
+            log_probs, _ = self.scorer(new.hidden[inner], new.node[inner], self.user[new.user[inner]])
             index = new.user[inner] * width + new.prefix[inner]
             total = score.flatten().index_add(0, index, log_probs[:, 0]).view_as(score)
         user, prefix = new.user[new.last], new.prefix[new.last]
-        log_probs, child = next_log_probs(
-            self.network, trie, new.hidden[new.last], new.node[new.last], self.normalize
-        )
+        log_probs, child = self.scorer(new.hidden[new.last], new.node[new.last], self.user[user])
         log_probs = log_probs + total[user, prefix][:, None]
         shape = (len(score), width, log_probs.shape[1])
         all_scores = torch.full(shape, -torch.inf, device=score.device)

@@ -1,8 +1,7 @@
 """Log-probabilities of a node's valid next tokens, from hidden states. Only those tokens' logits are kept.
 
-    normalize="trie":  log q(v | prefix) = z_v - log sum over valid w of exp z_w     (the released MSL and
-    BEAR decoding) normalize="full":  log p(v | prefix) = z_v - log sum over the vocabulary of exp z_w
-    (the released SFT decoding)
+    normalize="trie":  log q(v | prefix) = z_v - log sum over valid w of exp z_w      (released MSL and BEAR)
+    normalize="full":  log p(v | prefix) = z_v - log sum over the vocabulary of exp z_w        (released SFT)
 
 in float32 from logits z of the model's own type, as `transformers` does. Axis letters: N rows, K candidates,
 V vocabulary.
@@ -10,11 +9,15 @@ V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from bearray.config import Normalize
 from bearray.decoding.network import Network
+from bearray.decoding.title_filter import LivingTitles
 from bearray.errors import ConfigError, ModelError
 from bearray.trie import TokenTrie
 
@@ -22,45 +25,71 @@ _CHUNK_BYTES = 256 * 2**20
 """Logits [N, V] and gathered rows of the projection are made at most this large at a time."""
 
 
-def next_log_probs(
-    network: Network,
-    trie: TokenTrie,
-    hidden: Tensor,
-    nodes: Tensor,
-    normalize: Normalize,
-    *,
-    same_node: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Score the valid continuations of trie nodes.
+class Guide(Protocol):
+    """A second opinion on continuations, such as D3's text-free model."""
 
-    Args:
-        hidden: [N, D] hidden state of each node's last token.
-        nodes: [N] trie nodes.
-        normalize: "trie" or "full".
-        same_node: all rows have the same node (the root), which allows one small matrix product.
+    def blend(self, log_probs: Tensor, users: Tensor, nodes: Tensor, child: Tensor) -> Tensor:
+        """New scores [N, K] from the model's log-probabilities [N, K]; rows of padding are overwritten."""
+        ...
 
-    Returns:
-        (log_probs [N, K] float32, child [N, K] long): child is the node that the token leads to, -1 for the
-        end of a title; padding has log-probability -inf.
 
-    Raises:
-        ModelError: NaN logits.
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """What a search asks a model: how likely is each valid continuation of a prefix, for this user?
+
+    Made for one batch of users; `users` below are rows of that batch, as it was at the start.
     """
-    if same_node and len(nodes):
-        child, valid = (x.expand(len(nodes), -1) for x in trie.children(nodes[:1]))
-    else:
-        child, valid = trie.children(nodes)
-    tokens = trie.tokens_of(child, network.eos_token_id)
-    if normalize == "trie" and network.has_plain_head and same_node and len(nodes):
-        log_probs = torch.log_softmax(network.logits(hidden, tokens[0]), dim=-1)
-    elif normalize == "trie" and network.has_plain_head:
-        log_probs = torch.log_softmax(_sparse_logits(network, hidden, tokens, valid), dim=-1)
-    else:
-        log_probs = _dense_log_probs(network, hidden, tokens, valid, normalize)
-    log_probs = log_probs.masked_fill(~valid, -torch.inf)
-    if bool(torch.isnan(log_probs).any()):
-        raise ModelError("the model's logits are NaN or all -inf; its weights or its number type are broken")
-    return log_probs, child
+
+    network: Network
+    trie: TokenTrie
+    normalize: Normalize
+    living: LivingTitles | None = None
+    """Restricts the titles, per user."""
+    guide: Guide | None = None
+    """Changes the scores of valid continuations."""
+
+    def __call__(
+        self, hidden: Tensor, nodes: Tensor, users: Tensor, *, same_node: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Score the valid continuations of trie nodes.
+
+        Args:
+            hidden: [N, D] hidden state of each node's last token.
+            nodes: [N] trie nodes.
+            users: [N] whose prefix each is.
+            same_node: all rows have the same node (the root), which allows one small matrix product.
+
+        Returns:
+            (log_probs [N, K] float32, child [N, K] long): child is the node that the token leads to, -1 for
+            the end of a title; padding, and what the user may not be given, has log-probability -inf.
+
+        Raises:
+            ModelError: NaN logits.
+        """
+        network, trie = self.network, self.trie
+        same_node = same_node and len(nodes) > 0
+        child, valid = trie.children(nodes[:1] if same_node else nodes)
+        tokens = trie.tokens_of(child, network.eos_token_id)
+        if same_node:
+            child, valid, tokens = (x.expand(len(nodes), -1) for x in (child, valid, tokens))
+        if self.living is not None:
+            valid = valid & self.living.alive(users, nodes, child)
+        if self.normalize == "trie" and network.has_plain_head:
+            if same_node:
+                logits = network.logits(hidden, tokens[0]).masked_fill(~valid, -torch.inf)
+            else:
+                logits = _sparse_logits(network, hidden, tokens, valid)
+            log_probs = torch.log_softmax(logits, dim=-1)
+        else:
+            log_probs = _dense_log_probs(network, hidden, tokens, valid, self.normalize)
+        log_probs = log_probs.masked_fill(~valid, -torch.inf)
+        if bool(torch.isnan(log_probs).any()):
+            raise ModelError(
+                "the model's logits are NaN or all -inf; its weights or its number type are broken"
+            )
+        if self.guide is not None:
+            log_probs = self.guide.blend(log_probs, users, nodes, child).masked_fill(~valid, -torch.inf)
+        return log_probs, child
 
 
 def _sparse_logits(network: Network, hidden: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
