@@ -73,7 +73,7 @@ def constrained_beam_search(
             "full" by that of the whole vocabulary (`renormalize_logits=False`).
         length_penalty: a title's score is its log-probability / (tokens, end included) ** length_penalty.
         titles: which titles each user may be given; None: all.
-        batch_size: users decoded at a time, of similar prompt length; None takes all at once.
+        batch_size: users decoded at a time, of similar prompt length; None: as many as memory holds.
         eos_token_id: the end of a title; None takes the model's own (the first, where its config lists
             several).
         progress: called with (users done, users in all) after each batch.
@@ -140,6 +140,7 @@ def guided_beam_search(
         trie,
         start,
         normalize=normalize,
+        answer_tokens=beam_width * trie.max_depth,
         titles=titles,
         make_guide=make_guide,
         batch_size=batch_size,

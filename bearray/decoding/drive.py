@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bearray.config import Normalize
-from bearray.decoding.batches import length_batches
+from bearray.decoding.batches import in_batches, users_that_fit
 from bearray.decoding.network import decoding_mode, open_network
 from bearray.decoding.prefixes import right_padded
 from bearray.decoding.result import BeamResult, join_results
@@ -38,6 +38,7 @@ def search_in_batches(
     start: Start,
     *,
     normalize: Normalize,
+    answer_tokens: int,
     titles: TitleFilter | None = None,
     make_guide: Callable[[TokenTrie, Tensor, LivingTitles | None], Guide] | None = None,
     batch_size: int | None,
@@ -46,7 +47,9 @@ def search_in_batches(
 ) -> BeamResult:
     """Run a search over all users, batch by batch, in evaluation mode; arguments as the decoders say.
 
-    `make_guide` is given the trie on its device, a batch's rows and its living titles.
+    Args:
+        answer_tokens: answer tokens that are computed for a user, about; batches are sized by it.
+        make_guide: given the trie on its device, a batch's rows and its living titles.
     """
     check_normalize(normalize)
     if titles is not None and len(titles) != len(input_ids):
@@ -57,15 +60,23 @@ def search_in_batches(
     trie = trie.to(network.device)
     check_catalogue(trie, network)
     ids, lengths = right_padded(input_ids.to(network.device), attention_mask.to(network.device))
-    parts, rows, done = [], [], 0
+    parts: list[BeamResult] = []
+    rows: list[Tensor] = []
+
+    def fit() -> int:
+        config, element = network.body.config, network.dtype.itemsize
+        return users_that_fit(config, network.device, element, int(lengths.max()), answer_tokens)
+
+    def search(row: Tensor) -> None:
+        batch_lengths = lengths[row]
+        living = titles.on(trie, row.tolist()) if titles is not None else None
+        guide = make_guide(trie, row, living) if make_guide is not None else None
+        scorer = Scorer(network, trie, normalize, living, guide)
+        parts.append(start(scorer, ids[row, : int(batch_lengths[0])], batch_lengths, row).run())
+        rows.append(row)
+        if progress is not None:
+            progress(sum(map(len, rows)), len(ids))
+
     with decoding_mode(model):
-        for row, batch_ids, batch_lengths in length_batches(ids, lengths, batch_size):
-            living = titles.on(trie, row.tolist()) if titles is not None else None
-            guide = make_guide(trie, row, living) if make_guide is not None else None
-            scorer = Scorer(network, trie, normalize, living, guide)
-            parts.append(start(scorer, batch_ids, batch_lengths, row).run())
-            rows.append(row)
-            done += len(row)
-            if progress is not None:
-                progress(done, len(ids))
+        in_batches(lengths, batch_size, fit, search)
     return join_results(parts, torch.cat(rows))

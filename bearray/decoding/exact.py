@@ -27,6 +27,8 @@ from bearray.trie import TokenTrie
 
 _FIRST_STRETCH = 4
 """Tokens of a forced stretch that are computed at once behind a prefix of one token ("full")."""
+_USUAL_NODES = 1000
+"""Nodes for which a batch makes room where no budget is given."""
 
 
 def exact_top_k(
@@ -58,7 +60,7 @@ def exact_top_k(
             With a budget the search can stop early with the best titles found so far.
         expand_width: E, prefixes of one user expanded in one forward pass. Wider means fewer passes and some
             expansions that one at a time would have been spared.
-        batch_size: users searched at a time; None takes all at once.
+        batch_size: users searched at a time; None: as many as memory holds.
         eos_token_id: the end of a title; None takes the model's own.
         progress: called with (users done, users in all) after each batch.
 
@@ -85,6 +87,7 @@ def exact_top_k(
         trie,
         start,
         normalize=normalize,
+        answer_tokens=min(node_budget or _USUAL_NODES, len(trie)),
         titles=titles,
         batch_size=batch_size,
         eos_token_id=eos_token_id,
