@@ -3,22 +3,28 @@
 Nodes are numbered breadth first and the children of a node lie side by side, sorted by token (CSR). The root
 is node 0 and edge e leads to node e + 1, so two arrays, `child_start` and `child_token`, hold the whole
 tree: the children of node n are the edges `child_start[n]:child_start[n + 1]`. Axis letters: N nodes asked
-    about, K candidate tokens, D depth.
+about, K candidate tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bearray.array_files import read_arrays, require_int32, write_arrays
 from bearray.errors import DataError
+from bearray.ragged import TokenLists
 from bearray.title_order import TitleOrder, title_order
+
+_ARRAYS = ("child_start", "child_token", "terminal", "parent", "depth", "forced_end")
+_KIND, _VERSION = "token trie", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,74 +65,117 @@ class TokenTrie:
             device: where the tensors are put.
 
         Raises:
-            DataError: (a ValueError) no sequences, an empty sequence, or a negative token; the message has
-                the index.
+            DataError: (a ValueError) no sequences, an empty sequence, or a token that is negative or does not
+                fit in 31 bits; the message has the index.
         """
-        if len(sequences) == 0:
+        lists = TokenLists.of(sequences)
+        if len(lists) == 0:
             raise DataError("the trie was given no sequences; it needs at least one")
-        lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-        if not lengths.all():
+        if not lists.lengths.all():
             raise DataError(
-                f"sequence {int(np.argmin(lengths))} has no tokens; every sequence needs at least one"
+                f"sequence {int(np.argmin(lists.lengths))} has no tokens; every sequence needs at least one"
             )
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = np.fromiter(chain.from_iterable(sequences), dtype=np.int64, count=int(starts[-1]))
-        if tokens.min() < 0:
-            where = int(np.searchsorted(starts, np.argmax(tokens < 0), side="right")) - 1
-            raise DataError(f"sequence {where} holds token {tokens[tokens < 0][0]}; token ids start at 0")
-        return cls._build(tokens, starts[:-1], lengths).to(device)
+        if lists.tokens.min() < 0 or lists.tokens.max() >= 2**31:
+            place = int(np.argmax((lists.tokens < 0) | (lists.tokens >= 2**31)))
+            where = int(np.searchsorted(lists.starts, place, side="right")) - 1
+            raise DataError(
+                f"sequence {where} holds token {lists.tokens[place]}; token ids are 0 to {2**31 - 1}"
+            )
+        return cls._build(lists).to(device)
 
     @classmethod
-    def _build(cls, tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> TokenTrie:
+    def _build(cls, lists: TokenLists) -> TokenTrie:
+        tokens, starts, lengths = lists.tokens, lists.starts[:-1], lists.lengths
         radix = int(tokens.max()) + 1
         max_depth = int(lengths.max())
         node = np.zeros(len(lengths), dtype=np.int64)  # where each sequence has come to
         alive = np.arange(len(lengths))
-        level_parent, level_token = [], []
+        level_parent, level_token = [np.zeros(1, dtype=np.int32)], []
         level_start = [0, 1]  # first node of each level
-        terminal_pairs = []
         for level in range(max_depth):
             # (parent, token) as one integer: sorting it gives breadth-first numbers with children sorted by
             # token.
             key = node[alive] * radix + tokens[starts[alive] + level]
             unique, inverse = np.unique(key, return_inverse=True)
-            level_parent.append(unique // radix)
-            level_token.append(unique % radix)
+            level_parent.append((unique // radix).astype(np.int32))
+            level_token.append((unique % radix).astype(np.int32))
             node[alive] = level_start[-1] + inverse
             level_start.append(level_start[-1] + len(unique))
-            ends = lengths[alive] == level + 1
-            terminal_pairs.append(alive[ends])
-            alive = alive[~ends]
+            alive = alive[lengths[alive] > level + 1]
 
         nodes = level_start[-1]
-        parent = np.concatenate([[0], *level_parent])
-        count = np.bincount(parent[1:], minlength=nodes)
-        child_start = np.concatenate([[0], np.cumsum(count)])
-        depth = np.repeat(np.arange(max_depth + 1), np.diff(level_start))
-        terminal = np.full(nodes, -1, dtype=np.int64)
-        ended = np.sort(np.concatenate(terminal_pairs))[
+        parent = np.concatenate(level_parent)
+        count = np.bincount(parent[1:], minlength=nodes).astype(np.int32)
+        child_start = np.zeros(nodes + 1, dtype=np.int32)
+        np.cumsum(count, out=child_start[1:])
+        terminal = np.full(nodes, -1, dtype=np.int32)
+        terminal[node[::-1]] = np.arange(len(node))[
             ::-1
-        ]  # reversed, so that the first of equal ones is written last
-        terminal[node[ended]] = ended
-        forced_end = np.arange(nodes)
+        ]  # backwards: of equal ones the first is written last
+        forced_end = np.arange(nodes, dtype=np.int32)
         for level in range(max_depth - 1, -1, -1):
             here = np.arange(level_start[level], level_start[level + 1])
             here = here[(count[here] == 1) & (terminal[here] < 0)]
             forced_end[here] = forced_end[child_start[here] + 1]
-
-        def tensor(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values.astype(np.int32))
-
         return cls(
-            child_start=tensor(child_start),
-            child_token=tensor(np.concatenate(level_token)),
-            terminal=tensor(terminal),
-            parent=tensor(parent),
-            depth=tensor(depth),
-            forced_end=tensor(forced_end),
+            child_start=torch.from_numpy(child_start),
+            child_token=torch.from_numpy(np.concatenate(level_token)),
+            terminal=torch.from_numpy(terminal),
+            parent=torch.from_numpy(parent),
+            depth=torch.from_numpy(np.repeat(np.arange(max_depth + 1, dtype=np.int32), np.diff(level_start))),
+            forced_end=torch.from_numpy(forced_end),
             num_sequences=len(lengths),
             max_depth=max_depth,
         )
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The tensors by name: what `from_arrays` takes."""
+        return {name: getattr(self, name) for name in _ARRAYS}
+
+    def facts(self) -> dict[str, int]:
+        """The numbers by name: what `from_arrays` takes."""
+        return {"num_sequences": self.num_sequences, "max_depth": self.max_depth}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, Tensor], facts: Mapping[str, int], source: str | os.PathLike[str]
+    ) -> TokenTrie:
+        """Put a trie together from `arrays()` and `facts()`; further entries are left alone.
+
+        Raises:
+            DataError: an entry is missing, or arrays of sizes that make no trie; the message names `source`.
+        """
+        for name in ("num_sequences", "max_depth"):
+            if not isinstance(facts.get(name), int) or facts[name] < 1:
+                raise DataError(f"{source}: {name} is {facts.get(name)!r}; it must be a number above 0")
+        nodes = len(arrays.get("parent", ()))
+        sizes = {**dict.fromkeys(_ARRAYS, nodes), "child_start": nodes + 1, "child_token": nodes - 1}
+        require_int32(source, arrays, sizes)
+        return cls(
+            **{name: arrays[name] for name in _ARRAYS},
+            num_sequences=facts["num_sequences"],
+            max_depth=facts["max_depth"],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trie to a file, whole or not at all (24 bytes a node); its folder must exist.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        write_arrays(path, self.arrays(), kind=_KIND, version=_VERSION, facts=self.facts())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> TokenTrie:
+        """Open a saved trie. On the CPU its tensors lie on a memory-mapped file: pages are loaded when they
+        are first used, and processes of one machine share them (`array_files` says how).
+
+        Raises:
+            MissingFileError: there is no such file.
+            DataError: it is no trie, of another version, cut short or damaged; the message names it.
+            StorageError: it cannot be read.
+        """
+        return cls.from_arrays(*read_arrays(path, kind=_KIND, version=_VERSION), path).to(device)
 
     def __len__(self) -> int:
         return self.parent.shape[0]
@@ -142,8 +191,8 @@ class TokenTrie:
         """The same trie with its tensors on `device` (itself where they are there already)."""
         if self.device == torch.device(device):
             return self
-        names = ("child_start", "child_token", "terminal", "parent", "depth", "forced_end")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.arrays().items()}
+        return replace(self, **moved)
 
     @cached_property
     def title_order(self) -> TitleOrder:
@@ -227,9 +276,8 @@ class TokenTrie:
         """
         if len(sequences) == 0:
             return []
-        lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = np.fromiter(chain.from_iterable(sequences), dtype=np.int64, count=int(starts[-1]))
+        lists = TokenLists.of(sequences)
+        tokens, starts, lengths = lists.tokens, lists.starts, lists.lengths
         # Edges are sorted by (parent, token), so one binary search a level finds a whole level's children.
         radix = max(int(self.child_token.max()), int(tokens.max(initial=0))) + 1
         keys = self.parent[1:].cpu().numpy().astype(np.int64) * radix + self.child_token.cpu().numpy()

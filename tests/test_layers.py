@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config stats title_order",
+        "config stats title_order array_files ragged",
         "data metrics runs trie provenance quiet",
         "catalog",
         "backbones objectives decoding baselines",
