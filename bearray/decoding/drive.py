@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from bearray.decoding.scoring import Guide, Scorer, check_catalogue, check_norma
 from bearray.decoding.title_filter import LivingTitles, TitleFilter
 from bearray.errors import DataError
 from bearray.trie import TokenTrie
+
+
+Part = TypeVar("Part")
 
 
 class Search(Protocol):
@@ -38,7 +41,6 @@ def search_in_batches(
     start: Start,
     *,
     normalize: Normalize,
-    answer_tokens: int,
     titles: TitleFilter | None = None,
     make_guide: Callable[[TokenTrie, Tensor, LivingTitles | None], Guide] | None = None,
     batch_size: int | None,
@@ -47,10 +49,40 @@ def search_in_batches(
 ) -> BeamResult:
     """Run a search over all users, batch by batch, in evaluation mode; arguments as the decoders say.
 
-    Args:
-        answer_tokens: answer tokens that are computed for a user, about; batches are sized by it.
-        make_guide: given the trie on its device, a batch's rows and its living titles.
+    `make_guide` is given the trie on its device, a batch's rows and its living titles.
     """
+    parts, order = map_batches(
+        model,
+        input_ids,
+        attention_mask,
+        trie,
+        lambda *batch: start(*batch).run(),
+        normalize=normalize,
+        titles=titles,
+        make_guide=make_guide,
+        batch_size=batch_size,
+        eos_token_id=eos_token_id,
+        progress=progress,
+    )
+    return join_results(parts, order)
+
+
+def map_batches(
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    trie: TokenTrie,
+    work: Callable[[Scorer, Tensor, Tensor, Tensor], Part],
+    *,
+    normalize: Normalize,
+    titles: TitleFilter | None = None,
+    make_guide: Callable[[TokenTrie, Tensor, LivingTitles | None], Guide] | None = None,
+    batch_size: int | None,
+    eos_token_id: int | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Part], Tensor]:
+    """What `work` makes of each batch (arguments as of `Start`), and the users [U] in the order of the
+    batches."""
     check_normalize(normalize)
     if titles is not None and len(titles) != len(input_ids):
         raise DataError(
@@ -60,23 +92,15 @@ def search_in_batches(
     trie = trie.to(network.device)
     check_catalogue(trie, network)
     ids, lengths = right_padded(input_ids.to(network.device), attention_mask.to(network.device))
-    parts: list[BeamResult] = []
-    rows: list[Tensor] = []
-
-    def fit() -> int:
-        config, element = network.body.config, network.dtype.itemsize
-        return users_that_fit(config, network.device, element, int(lengths.max()), answer_tokens)
-
-    def search(row: Tensor) -> None:
-        batch_lengths = lengths[row]
-        living = titles.on(trie, row.tolist()) if titles is not None else None
-        guide = make_guide(trie, row, living) if make_guide is not None else None
-        scorer = Scorer(network, trie, normalize, living, guide)
-        parts.append(start(scorer, ids[row, : int(batch_lengths[0])], batch_lengths, row).run())
-        rows.append(row)
-        if progress is not None:
-            progress(sum(map(len, rows)), len(ids))
-
+    parts, rows, done = [], [], 0
     with decoding_mode(model):
-        in_batches(lengths, batch_size, fit, search)
-    return join_results(parts, torch.cat(rows))
+        for row, batch_ids, batch_lengths in length_batches(ids, lengths, batch_size):
+            living = titles.on(trie, row.tolist()) if titles is not None else None
+            guide = make_guide(trie, row, living) if make_guide is not None else None
+            scorer = Scorer(network, trie, normalize, living, guide)
+            parts.append(work(scorer, batch_ids, batch_lengths, row))
+            rows.append(row)
+            done += len(row)
+            if progress is not None:
+                progress(done, len(ids))
+    return parts, torch.cat(rows)
