@@ -18,7 +18,6 @@ from bearray.decoding.title_filter import LivingTitles, TitleFilter
 from bearray.errors import DataError
 from bearray.trie import TokenTrie
 
-
 Part = TypeVar("Part")
 
 
@@ -41,6 +40,7 @@ def search_in_batches(
     start: Start,
     *,
     normalize: Normalize,
+    answer_tokens: int,
     titles: TitleFilter | None = None,
     make_guide: Callable[[TokenTrie, Tensor, LivingTitles | None], Guide] | None = None,
     batch_size: int | None,
@@ -49,7 +49,9 @@ def search_in_batches(
 ) -> BeamResult:
     """Run a search over all users, batch by batch, in evaluation mode; arguments as the decoders say.
 
-    `make_guide` is given the trie on its device, a batch's rows and its living titles.
+    Args:
+        answer_tokens: answer tokens that are computed for a user, about; batches are sized by it.
+        make_guide: given the trie on its device, a batch's rows and its living titles.
     """
     parts, order = map_batches(
         model,
@@ -58,6 +60,7 @@ def search_in_batches(
         trie,
         lambda *batch: start(*batch).run(),
         normalize=normalize,
+        answer_tokens=answer_tokens,
         titles=titles,
         make_guide=make_guide,
         batch_size=batch_size,
@@ -75,14 +78,18 @@ def map_batches(
     work: Callable[[Scorer, Tensor, Tensor, Tensor], Part],
     *,
     normalize: Normalize,
+    answer_tokens: int,
     titles: TitleFilter | None = None,
     make_guide: Callable[[TokenTrie, Tensor, LivingTitles | None], Guide] | None = None,
-    batch_size: int | None,
-    eos_token_id: int | None,
+    batch_size: int | None = None,
+    eos_token_id: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Part], Tensor]:
-    """What `work` makes of each batch (arguments as of `Start`), and the users [U] in the order of the
-    batches."""
+    """Do any work batch by batch; arguments as `search_in_batches`, those of `work` as of `Start`.
+
+    Returns:
+        What `work` made of each batch, and the users [U] in the order of the batches.
+    """
     check_normalize(normalize)
     if titles is not None and len(titles) != len(input_ids):
         raise DataError(
@@ -92,15 +99,23 @@ def map_batches(
     trie = trie.to(network.device)
     check_catalogue(trie, network)
     ids, lengths = right_padded(input_ids.to(network.device), attention_mask.to(network.device))
-    parts, rows, done = [], [], 0
+    parts: list[Part] = []
+    rows: list[Tensor] = []
+
+    def fit() -> int:
+        config, element = network.body.config, network.dtype.itemsize
+        return users_that_fit(config, network.device, element, int(lengths.max()), answer_tokens)
+
+    def one(row: Tensor) -> None:
+        batch_lengths = lengths[row]
+        living = titles.on(trie, row.tolist()) if titles is not None else None
+        guide = make_guide(trie, row, living) if make_guide is not None else None
+        scorer = Scorer(network, trie, normalize, living, guide)
+        parts.append(work(scorer, ids[row, : int(batch_lengths[0])], batch_lengths, row))
+        rows.append(row)
+        if progress is not None:
+            progress(sum(map(len, rows)), len(ids))
+
     with decoding_mode(model):
-        for row, batch_ids, batch_lengths in length_batches(ids, lengths, batch_size):
-            living = titles.on(trie, row.tolist()) if titles is not None else None
-            guide = make_guide(trie, row, living) if make_guide is not None else None
-            scorer = Scorer(network, trie, normalize, living, guide)
-            parts.append(work(scorer, batch_ids, batch_lengths, row))
-            rows.append(row)
-            done += len(row)
-            if progress is not None:
-                progress(done, len(ids))
+        in_batches(lengths, batch_size, fit, one)
     return parts, torch.cat(rows)
