@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import ray
-import ray.data
+import pyarrow as pa
 
-from bearray.config import Normalize, RunConfig, config_hash, to_dict
+from bearray.config import Normalize, RunConfig, config_hash, override, to_dict
 from bearray.data import open_dataset
-from bearray.errors import ResourceError
-from bearray.evaluation.decoder import ShardDecoder
-from bearray.evaluation.predictions import missing_shards, open_predictions, read_predictions
+from bearray.evaluation.pool import OnShard, ShardActor, make_shards
+from bearray.evaluation.predictions import predictions_in, to_table
 from bearray.metrics import evaluate
+from bearray.recommend import recommend
 from bearray.runs import Storage
-from bearray.task import Split, sampled_windows
-
-OnShard = Callable[[int, int], None]
-"""Told (shards done, shards in all)."""
+from bearray.task import Case, Split, sampled_windows
 
 
-def pool_size(config: RunConfig, shards: int) -> int:
-    """Actors for so many shards: as asked for, else what the cluster has room for, never more than shards.
+class ShardDecoder(ShardActor):
+    """Decodes shards; a job says which normaliser."""
 
-    Raises:
-        ResourceError: more actors are asked for than the cluster can hold.
-    """
-    have, evaluation = ray.cluster_resources(), config.evaluation
-    gpus = int(have.get("GPU", 0))
-    room = gpus or int(have.get("CPU", 0) / evaluation.cpus_per_actor)
-    if evaluation.actors is not None and evaluation.actors > room:
-        raise ResourceError(
-            f"evaluation.actors is {evaluation.actors}, but the cluster has room for {room}: {gpus} GPUs, "
-            f"{have.get('CPU', 0):g} CPUs at evaluation.cpus_per_actor={evaluation.cpus_per_actor:g}"
+    def table(self, cases: Sequence[Case], job: Mapping[str, Any]) -> pa.Table:
+        titles, scores = recommend(
+            self.model,
+            cases,
+            self.trie,
+            override(self.config.decoding, {"normalize": str(job["normalize"])}),
+            pad_token_id=self.task.pad_token_id,
+            device=self.device,
         )
-    if room < 1:
-        raise ResourceError(
-            f"evaluation.cpus_per_actor is {evaluation.cpus_per_actor:g}, but the cluster has "
-            f"{have.get('CPU', 0):g} CPUs"
-        )
-    return max(1, min(evaluation.actors or room, shards))
+        item_of_title = np.array([items[0] for items in self.task.catalog.items_of_title])
+        return to_table(cases, titles, scores, item_of_title)
+
+
+def trained_as(config: RunConfig) -> str:
+    """A hash of everything that a run's model depends on."""
+    settings = to_dict(config)
+    return config_hash({name: settings[name] for name in ("data", "model", "objective", "train")})
 
 
 def decode_split(
@@ -69,51 +65,21 @@ def decode_split(
     """
     dataset = open_dataset(config.data.path, strict=config.data.strict)
     total, size = len(sampled_windows(dataset, config.data, split)), config.evaluation.shard_size
-    settings = to_dict(config)
-    todo = []
-    for normalize, folder in folders.items():
-        manifest = {
-            "split": split,
-            "rows": total,
-            "shard_size": size,
-            "decoding": settings["decoding"] | {"normalize": normalize, "batch_size": None},
-            "checkpoint": checkpoint,
-            "config": config_hash({k: settings[k] for k in ("data", "model", "objective", "train")}),
-        }
-        open_predictions(folder, manifest)
-        todo += [
-            {"normalize": normalize, "folder": folder.root, "shard": shard}
-            for shard in missing_shards(folder, total, size)
-        ]
-    if todo:
-        _decode(config, checkpoint, split, total, todo, len(folders) * -(-total // size), on_shard)
-    return {normalize: read_predictions(folder) for normalize, folder in folders.items()}
-
-
-def _decode(
-    config: RunConfig,
-    checkpoint: str | None,
-    split: Split,
-    total: int,
-    todo: list[dict[str, Any]],
-    shards: int,
-    on_shard: OnShard | None,
-) -> None:
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    pool = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
-        ShardDecoder,
-        fn_constructor_args=(to_dict(config), checkpoint, split, total),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=pool_size(config, len(todo))),
-        num_cpus=config.evaluation.cpus_per_actor,
-        num_gpus=1 if ray.cluster_resources().get("GPU", 0) else None,
-    )
-    finished = shards - len(todo)
-    for _ in pool.iter_batches(batch_size=1):
-        finished += 1
-        if on_shard is not None:
-            on_shard(finished, shards)
+    tables = {n: predictions_in(folder, total, size) for n, folder in folders.items()}
+    for normalize, table in tables.items():
+        table.begin(
+            {
+                "split": split,
+                "rows": total,
+                "shard_size": size,
+                "decoding": to_dict(config.decoding) | {"normalize": normalize, "batch_size": None},
+                "checkpoint": checkpoint,
+                "config": trained_as(config),
+            }
+        )
+    jobs = [(table, {"normalize": normalize}) for normalize, table in tables.items()]
+    make_shards(ShardDecoder, config, checkpoint, split, jobs, on_shard)
+    return {normalize: table.read() for normalize, table in tables.items()}
 
 
 def evaluate_run(

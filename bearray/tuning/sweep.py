@@ -15,7 +15,7 @@ from bearray.data import Dataset, open_dataset
 from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
 from bearray.evaluation import evaluate_run
-from bearray.evaluation.evaluate import pool_size
+from bearray.evaluation.pool import pool_size
 from bearray.report.anywhere import report_on
 from bearray.runs import Storage, absolute
 from bearray.task import load_task

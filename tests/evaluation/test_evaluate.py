@@ -17,7 +17,7 @@ from bearray.config import override
 from bearray.decoding import constrained_beam_search
 from bearray.errors import ResourceError, ResumeError
 from bearray.evaluation import decode_split, evaluate_run
-from bearray.evaluation.evaluate import pool_size
+from bearray.evaluation.pool import pool_size
 from bearray.runs import Storage
 from bearray.task import load_task
 from tests.training.workers import Job, run_job

@@ -1,0 +1,137 @@
+"""A pool of Ray Data actors that works on shards: each loads task and model once, then takes shard after
+shard."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+
+from bearray.backbones.load import load_model
+from bearray.backbones.lora import load_adapter, merge_for_inference
+from bearray.config import RunConfig, from_dict, to_dict
+from bearray.errors import ResourceError
+from bearray.evaluation.shards import ShardedTable, write_shard
+from bearray.quiet import quiet_libraries
+from bearray.runs import Storage, fetch_folder
+from bearray.task import Case, Split, load_task
+from bearray.training.checkpoint import ADAPTER
+
+OnShard = Callable[[int, int], None]
+"""Told (shards done, shards in all)."""
+
+
+class ShardActor(ABC):
+    """Makes shards of a table on a split's windows and writes them to storage.
+
+    Args:
+        config: `to_dict(RunConfig)`.
+        checkpoint: folder of a training checkpoint, or None for the bare base model.
+        split: which split.
+    """
+
+    def __init__(self, config: dict[str, Any], checkpoint: str | None, split: Split) -> None:
+        quiet_libraries()
+        self.config = from_dict(RunConfig, config)
+        self.split = split
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.task = load_task(self.config)
+        self.trie = self.task.catalog.trie.to(self.device)
+        model: Any = load_model(self.config.model.base, dtype=self.config.model.dtype, device=self.device)
+        if checkpoint is not None:
+            with fetch_folder(checkpoint) as local:
+                model = load_adapter(model, local / ADAPTER)
+            if model.dtype == torch.float32:
+                model = merge_for_inference(model)  # in bfloat16 the merge would round the adapter away
+        self.model = model.eval()
+
+    @abstractmethod
+    def table(self, cases: Sequence[Case], job: Mapping[str, Any]) -> pa.Table:
+        """The rows of a shard, one for each window.
+
+        Args:
+            cases: the shard's windows.
+            job: what `make_shards` was given for it.
+        """
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Make the shards of a batch (columns folder, shard, rows and those of the job) and say which they
+        were."""
+        for i, shard in enumerate(batch["shard"]):
+            job = {name: values[i] for name, values in batch.items()}
+            cases = self.task.cases(self.split, [int(row) for row in job["rows"]])
+            write_shard(Storage(str(job["folder"])), int(shard), self.table(cases, job))
+        return {"shard": batch["shard"]}
+
+
+def pool_size(config: RunConfig, shards: int) -> int:
+    """Actors for so many shards: as asked for, else what the cluster has room for, never more than shards.
+
+    Raises:
+        ResourceError: more actors are asked for than the cluster can hold.
+    """
+    have, evaluation = ray.cluster_resources(), config.evaluation
+    gpus = int(have.get("GPU", 0))
+    room = gpus or int(have.get("CPU", 0) / evaluation.cpus_per_actor)
+    if evaluation.actors is not None and evaluation.actors > room:
+        raise ResourceError(
+            f"evaluation.actors is {evaluation.actors}, but the cluster has room for {room}: {gpus} GPUs, "
+            f"{have.get('CPU', 0):g} CPUs at evaluation.cpus_per_actor={evaluation.cpus_per_actor:g}"
+        )
+    if room < 1:
+        raise ResourceError(
+            f"evaluation.cpus_per_actor is {evaluation.cpus_per_actor:g}, but the cluster has "
+            f"{have.get('CPU', 0):g} CPUs"
+        )
+    return max(1, min(evaluation.actors or room, shards))
+
+
+def make_shards(
+    actor: type[ShardActor],
+    config: RunConfig,
+    checkpoint: str | None,
+    split: Split,
+    tables: Sequence[tuple[ShardedTable, Mapping[str, Any]]],
+    on_shard: OnShard | None = None,
+) -> None:
+    """Make what is missing of some tables; an actor loads the model once for all of them.
+
+    Args:
+        actor: what makes a shard.
+        config: the run; `config.model.base` resolved.
+        checkpoint: folder of a training checkpoint, or None for the bare base model.
+        split: the tables' split.
+        tables: each with the plain values that `ShardActor.table` gets for its shards.
+        on_shard: called as shards finish.
+
+    Raises:
+        ResourceError: as `pool_size`.
+    """
+    todo: list[dict[str, Any]] = [
+        {**job, "folder": table.folder.root, "shard": number, "rows": list(table.rows_of(number))}
+        for table, job in tables
+        for number in table.missing()
+    ]
+    if not todo:
+        return
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    pool = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+        actor,
+        fn_constructor_args=(to_dict(config), checkpoint, split),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=pool_size(config, len(todo))),
+        num_cpus=config.evaluation.cpus_per_actor,
+        num_gpus=1 if ray.cluster_resources().get("GPU", 0) else None,
+    )
+    shards = sum(table.shards for table, _ in tables)
+    for done, _ in enumerate(pool.iter_batches(batch_size=1), shards - len(todo) + 1):
+        if on_shard is not None:
+            on_shard(done, shards)
