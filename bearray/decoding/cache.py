@@ -7,6 +7,7 @@ mask says who sees whom. Buffers grow by doubling, so nothing is copied when a t
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,47 +15,55 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
+@dataclass
+class _Room:
+    """What all layers have in common."""
+
+    users: int
+    slots: int
+    align: int
+    rows: slice = field(default_factory=lambda: slice(None))
+    """Whose tokens the next pass computes."""
+
+
 class _SlotLayer(CacheLayerMixin):
     """One layer's [U, heads, slots, head size] keys and values; `used` slots are filled."""
 
     is_sliding = False
 
-    def __init__(self, reserve: int, align: int) -> None:
+    def __init__(self, room: _Room) -> None:
         super().__init__()
-        self.reserve = reserve
-        self.align = align
+        self.room = room
         self.used = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        slots = key_states.shape[2] + self.reserve
-        self.keys = _buffer(key_states, slots)
-        self.values = _buffer(value_states, slots)
+        self.keys = _buffer(key_states, self.room.users, self.room.slots)
+        self.values = _buffer(value_states, self.room.users, self.room.slots)
         self.is_initialized = True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        first = not self.is_initialized
-        if first:
+        if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
-        end = self.used + key_states.shape[2]
-        shown = -(-end // self.align) * self.align
+        rows, start, end = self.room.rows, self.used, self.used + key_states.shape[2]
+        shown = -(-end // self.room.align) * self.room.align
         if shown > self.keys.shape[2]:
             slots = max(shown, 2 * self.keys.shape[2] - self.used)
             self.keys = _grown(self.keys, slots, self.used)
             self.values = _grown(self.values, slots, self.used)
-        self.keys[:, :, self.used : end] = key_states
-        self.values[:, :, self.used : end] = value_states
+        self.keys[rows, :, start:end] = key_states
+        self.values[rows, :, start:end] = value_states
         self.used = end
-        if first:  # the prompt's own pass: exactly its keys, so that the causal fast path applies
+        if start == 0:  # a prompt's own pass: exactly its keys, so that the causal fast path applies
             return key_states, value_states
-        return self.keys[:, :, :shown], self.values[:, :, :shown]
+        return self.keys[rows, :, :shown], self.values[rows, :, :shown]
 
-    def repeat_row(self, users: int, slots: int) -> None:
+    def share_first_row(self) -> None:
         assert self.keys is not None and self.values is not None
-        self.keys = _grown(self.keys.expand(users, -1, -1, -1), slots, self.used)
-        self.values = _grown(self.values.expand(users, -1, -1, -1), slots, self.used)
+        self.keys[1:, :, : self.used] = self.keys[:1, :, : self.used]
+        self.values[1:, :, : self.used] = self.values[:1, :, : self.used]
 
     def get_seq_length(self) -> int:
         return self.used
@@ -70,13 +79,13 @@ class _SlotLayer(CacheLayerMixin):
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
-def _buffer(like: Tensor, slots: int) -> Tensor:
+def _buffer(like: Tensor, users: int, slots: int) -> Tensor:
     # Zeros, not empty: a masked slot still enters the product with weight 0, and 0 * NaN is NaN.
-    return torch.zeros(*like.shape[:2], slots, like.shape[3], dtype=like.dtype, device=like.device)
+    return torch.zeros(users, like.shape[1], slots, like.shape[3], dtype=like.dtype, device=like.device)
 
 
 def _grown(buffer: Tensor, slots: int, used: int) -> Tensor:
-    bigger = _buffer(buffer, slots)
+    bigger = _buffer(buffer, len(buffer), slots)
     bigger[:, :, :used] = buffer[:, :, :used]
     return bigger
 
@@ -85,32 +94,40 @@ class SlotCache(Cache):
     """A `transformers` cache whose rows are prompts followed by slots.
 
     Args:
-        reserve: slots for which room is made beyond the prompt (more are added when needed).
+        users: rows.
+        slots: room that is made at first (more is added when needed).
         align: later passes see a number of slots that is a multiple of this (attention kernels on GPU want
             8); those beyond the filled ones are zero and must be masked.
     """
 
-    def __init__(self, *, reserve: int = 64, align: int = 8) -> None:
+    def __init__(self, users: int, slots: int, *, align: int = 8) -> None:
         self._slots: list[_SlotLayer] = []
         super().__init__(layers=self._slots)  # type: ignore[arg-type]  # the same list: the base class reads it
-        self.reserve = reserve
         self.align = align
+        self._room = _Room(users, -(-slots // align) * align, align)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         while len(self._slots) <= layer_idx:
-            self._slots.append(_SlotLayer(self.reserve, self.align))
+            self._slots.append(_SlotLayer(self._room))
         return self._slots[layer_idx].update(key_states, value_states, *args, **kwargs)
 
-    def repeat_row(self, users: int, more: int) -> None:
-        """Give the only row to each of `users`, with room for `more` slots beyond the reserve."""
-        for layer in self._slots:
-            if layer.is_initialized:
-                layer.repeat_row(users, layer.used + more + self.reserve)
+    def _filled(self) -> list[_SlotLayer]:
+        return [layer for layer in self._slots if layer.is_initialized]
+
+    def write_to(self, rows: slice, used: int) -> None:
+        """The next pass computes these rows' tokens, from slot `used` on."""
+        self._room.rows = rows
+        for layer in self._filled():
+            layer.used = used
+
+    def share_first_row(self) -> None:
+        """Give what the first row holds to all others."""
+        for layer in self._filled():
+            layer.share_first_row()
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows [U'] of the batch."""
-        for layer in self._slots:
-            if layer.is_initialized:
-                layer.keep_rows(rows)
+        for layer in self._filled():
+            layer.keep_rows(rows)

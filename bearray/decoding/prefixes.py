@@ -18,6 +18,8 @@ from bearray.trie import TokenTrie
 
 _WORTH_SHARING = 8
 """Tokens that all prompts of a batch must begin with for a forward pass of their own."""
+_PART_TOKENS = (512, 16384)
+"""Prompt tokens computed at a time, on CPU and on GPU: enough to keep either busy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,10 @@ class PrefixTree:
         self.passes = 1
         self.used = 0
         self.max_depth = max_depth
-        self._cache = SlotCache(reserve=reserve)
         users, width = ids.shape
         self._width = width
-        hidden = self._read_prompts(ids)
-        self.root_hidden = hidden[
-            torch.arange(users, device=ids.device), lengths - 1 - (width - hidden.shape[1])
-        ]
+        self._cache = SlotCache(users, width + reserve)
+        self.root_hidden = self._read_prompts(ids)
         """[U, D] hidden state of each prompt's last token."""
         self._prompt = torch.arange(width, device=ids.device) < lengths[:, None]
         # ancestors[u, s, d] = slot of the ancestor at depth d + 1 of slot s (itself included), else -1.
@@ -78,26 +77,47 @@ class PrefixTree:
         self._depths = torch.zeros(users, reserve, dtype=torch.long, device=ids.device)
 
     def _read_prompts(self, ids: Tensor) -> Tensor:
-        """Hidden states of the prompts [U, T]: of all tokens, or of those behind the start that all share.
+        """Compute the prompts; the hidden state [U, D] of each one's last token.
 
-        Prompts made by one template begin alike. What all users share is computed once, for one row. With the
+        Prompts made by one template begin alike: what all users share is computed once, for one row. The rest
+        is computed in parts of users that lie side by side, each no wider than its own longest prompt: users
+        come ordered by length, so little is padding, and activations never fill more than one part. With the
         padding on the right nothing but the order of tokens needs a mask: earlier tokens are all real.
         """
         users, width = ids.shape
         network, cache = self.network, self._cache
         positions = torch.arange(width, device=ids.device)
+        shared = self._shared_start(ids)
+        if shared:
+            cache.write_to(slice(0, 1), 0)
+            network.run(ids[:1, :shared], positions[None, :shared], None, cache)
+            cache.share_first_row()
+            self.passes += 1
+        part = max(1, _PART_TOKENS[ids.device.type == "cuda"] // max(1, width - shared))
+        last = []
+        for begin in range(0, users, part):
+            rows = slice(begin, min(begin + part, users))
+            lengths = self.lengths[rows]
+            longest = int(lengths.max())
+            mask = None
+            if shared:
+                slots = torch.arange(-(-longest // cache.align) * cache.align, device=ids.device)
+                distance = (positions[shared:longest, None] - slots)[None]
+                mask = network.mask(distance >= 0, distance, network.dtype)
+            cache.write_to(rows, shared)
+            hidden = network.run(
+                ids[rows, shared:longest], positions[shared:longest].expand(len(lengths), -1), mask, cache
+            )
+            last.append(hidden[torch.arange(len(lengths), device=ids.device), lengths - 1 - shared])
+        cache.write_to(slice(None), width)
+        return torch.cat(last)
+
+    def _shared_start(self, ids: Tensor) -> int:
+        """How many tokens all prompts begin with, where a pass of their own pays, else 0."""
         different = (ids != ids[:1]).any(0).int()
-        shared = int(torch.argmax(different)) if bool(different.any()) else width
+        shared = int(torch.argmax(different)) if bool(different.any()) else ids.shape[1]
         shared = min(shared, int(self.lengths.min()) - 1)
-        if users == 1 or shared < _WORTH_SHARING:
-            return network.run(ids, positions.expand(users, -1), None, cache)
-        network.run(ids[:1, :shared], positions[None, :shared], None, cache)
-        self.passes += 1
-        cache.repeat_row(users, width - shared)
-        slots = torch.arange(-(-width // cache.align) * cache.align, device=ids.device)
-        distance = (positions[shared:, None] - slots)[None]
-        mask = network.mask(distance >= 0, distance, network.dtype)
-        return network.run(ids[:, shared:], positions[shared:].expand(users, -1), mask, cache)
+        return shared if len(ids) > 1 and shared >= _WORTH_SHARING else 0
 
     def feed(self, tokens: Tensor, depth: Tensor, parent: Tensor, block: Tensor) -> Tensor:
         """Compute new tokens; the one in column q takes slot `used + q` of its row.
@@ -205,6 +225,11 @@ class PrefixTree:
             more = max(slots, 2 * have) - have
             self._ancestors = torch.nn.functional.pad(self._ancestors, (0, 0, 0, more), value=-1)
             self._depths = torch.nn.functional.pad(self._depths, (0, more))
+
+    def forget(self) -> None:
+        """Free all slots; of what was computed only the prompts stay."""
+        self.used = 0
+        self._cache.write_to(slice(None), self._width)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop all users but these [U'] (indices)."""
