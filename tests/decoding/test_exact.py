@@ -53,13 +53,14 @@ def assert_true_top(result, scores, k):
     seed=st.integers(0, 10**6),
     size=st.sampled_from([1, 2, 7, 30, 150]),
     lengths=st.lists(st.integers(4, 30), min_size=1, max_size=3),
+    shared=st.sampled_from([0, 0, 10, 30]),
     k=st.integers(1, 20),
     normalize=st.sampled_from(["trie", "full"]),
     expand_width=st.sampled_from([1, 3, 16]),
 )
-def test_equals_scoring_every_title(seed, size, lengths, k, normalize, expand_width):
+def test_equals_scoring_every_title(seed, size, lengths, shared, k, normalize, expand_width):
     titles, model = random_catalogue(seed, size), MODELS[seed % 3]
-    ids, mask = random_prompts(seed, lengths)
+    ids, mask = random_prompts(seed, lengths, shared=shared)
     trie = TokenTrie.from_sequences(titles)
     result = exact_top_k(model, ids, mask, trie, k=k, normalize=normalize, expand_width=expand_width)
     scores = score_catalogue(model, ids, mask, titles, normalize)
