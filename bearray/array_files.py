@@ -16,6 +16,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,20 +55,22 @@ def write_arrays(
         for name, a in arrays.items()
     }
     checksums = {name: zlib.crc32(a.reshape(-1).view(np.uint8).data) for name, a in plain.items()}
+    # In one entry, because safetensors writes several in any order: equal arrays make equal files.
     header = {
-        "kind": kind,
-        "version": str(version),
-        "facts": json.dumps(dict(facts)),
-        "crc32": json.dumps(checksums),
+        "bearray": json.dumps({"kind": kind, "version": version, "facts": dict(facts), "crc32": checksums})
     }
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        new.touch()
+        mode = new.stat().st_mode  # what the user's umask gives; safetensors makes files private
         save_file(plain, new, metadata=header)
+        new.chmod(mode)
         os.replace(new, target)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write {target}: {error}") from error
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
 
 
 def read_arrays(
@@ -89,17 +92,10 @@ def read_arrays(
         raise MissingFileError(f"{target} does not exist")
     try:
         with safe_open(target, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("kind") != kind:
-                raise DataError(f"{target} is not a file of a {kind}: its header says {header.get('kind')!r}")
-            if header.get("version") != str(version):
-                raise DataError(
-                    f"{target} holds a {kind} of version {header.get('version')}; this bearray reads version "
-                    f"{version}: save it again"
-                )
+            header = _header(target, file.metadata() or {}, kind, version)
             names = list(file.keys())
-            _verify(target, names, _numbers(header["crc32"]))
-            return {name: file.get_tensor(name) for name in names}, _numbers(header["facts"])
+            _verify(target, names, _numbers(header, "crc32"))
+            return {name: file.get_tensor(name) for name in names}, _numbers(header, "facts")
     except DataError:
         raise
     except OSError as error:
@@ -108,10 +104,23 @@ def read_arrays(
         raise DataError(f"{target} is damaged or not a file of a {kind}: {error}") from error
 
 
-def _numbers(text: str) -> dict[str, int]:
-    numbers = json.loads(text)
+def _header(path: Path, metadata: dict[str, str], kind: str, version: int) -> dict[str, object]:
+    header = json.loads(metadata.get("bearray", "{}"))
+    if not isinstance(header, dict) or header.get("kind") != kind:
+        found = header.get("kind") if isinstance(header, dict) else header
+        raise DataError(f"{path} is not a file of a {kind}: its header says {found!r}")
+    if header.get("version") != version:
+        raise DataError(
+            f"{path} holds a {kind} of version {header.get('version')!r}; this bearray reads version "
+            f"{version}: save it again"
+        )
+    return header
+
+
+def _numbers(header: dict[str, object], name: str) -> dict[str, int]:
+    numbers = header.get(name)
     if not isinstance(numbers, dict) or not all(isinstance(n, int) for n in numbers.values()):
-        raise ValueError(f"its header holds {text!r} where numbers by name must stand")
+        raise ValueError(f"{name} in its header is {numbers!r} where numbers by name must stand")
     return numbers
 
 

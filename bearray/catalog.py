@@ -7,16 +7,38 @@ on each of its items, which is how the published code counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bearray.data import clean_title
 from bearray.errors import DataError
+from bearray.ragged import TokenLists
 from bearray.trie import TokenTrie
 
 if TYPE_CHECKING:
     import pandas as pd
+
+EncodeAnswers = Callable[[list[str]], list[list[int]]]
+"""Titles to answer tokens without end of sequence, each title by itself, e.g. `BigRec.encode_answers`."""
+
+_CHUNK = 50_000
+"""Titles tokenised at a time: a tokenizer's own records of a title take far more room than its tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedTitles:
+    """What a tokenizer makes of different texts; texts with equal tokens are one title."""
+
+    title_of_text: np.ndarray
+    """[texts] int32, title id of each text: numbered by first occurrence."""
+    tokens: TokenLists
+    """Tokens of each title."""
+    trie: TokenTrie
+    """Prefix tree over `tokens`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +51,7 @@ class Catalog:
 
     titles: list[str]
     """Cleaned titles, all different."""
-    tokens: list[list[int]]
+    tokens: Sequence[list[int]]
     """Answer tokens of each title (with its quotes, without end of sequence), all different."""
     trie: TokenTrie
     """Prefix tree over `tokens`; the sequence index at a terminal node is the title id."""
@@ -52,11 +74,38 @@ class Catalog:
         return sum(len(items) for items in self.items_of_title if len(items) > 1)
 
 
+def encode_titles(texts: list[str], encode_answers: EncodeAnswers) -> EncodedTitles:
+    """Tokenise different texts, merge those with equal tokens, and build the trie.
+
+    Raises:
+        DataError: a text without tokens; the message has it.
+    """
+    chunks = range(0, len(texts), _CHUNK)
+    lists = TokenLists.joined([TokenLists.of(encode_answers(texts[i : i + _CHUNK])) for i in chunks])
+    if not lists.lengths.all():
+        raise DataError(
+            f"the tokenizer makes no tokens of the title {texts[int(np.argmin(lists.lengths))]!r}"
+        )
+    first: dict[bytes, int] = {}
+    title_of_text = np.fromiter(
+        (
+            first.setdefault(lists.tokens[low:high].tobytes(), len(first))
+            for low, high in pairwise(lists.starts.tolist())
+        ),
+        dtype=np.int32,
+        count=len(lists),
+    )
+    if len(first) < len(texts):
+        lists = lists.take(np.unique(title_of_text, return_index=True)[1])
+    return EncodedTitles(title_of_text, lists, TokenTrie.from_sequences(lists))
+
+
 def build_catalog(
     items: pd.DataFrame,
-    encode_answers: Callable[[list[str]], list[list[int]]],
+    encode_answers: EncodeAnswers,
     *,
     unescape: bool = True,
+    encode: Callable[[list[str], EncodeAnswers], EncodedTitles] = encode_titles,
 ) -> Catalog:
     """Clean the titles, merge those that are equal as text or as tokens, and build the trie.
 
@@ -64,6 +113,7 @@ def build_catalog(
         items: columns `item_id` and `title`, as `open_dataset` returns them: a title in every row.
         encode_answers: titles to answer tokens without end of sequence, e.g. `BigRec.encode_answers`.
         unescape: turn HTML entities into characters, the same choice as in the prompts.
+        encode: how cleaned titles become tokens; `catalog_cache.load_or_encode` remembers them.
 
     Raises:
         DataError: a column is missing, an item id occurs twice, no item has a title, or some item has none.
@@ -80,28 +130,19 @@ def build_catalog(
     ]
     _check(item_ids, cleaned)
 
-    title_ids: dict[
-        str, int
-    ] = {}  # distinct titles in order of their lowest item id, before tokens are compared
-    for title in cleaned:
-        title_ids.setdefault(title, len(title_ids))
-    tokens_of = encode_answers(list(title_ids))
-
+    texts = list(dict.fromkeys(cleaned))  # in order of their lowest item id
+    encoded = encode(texts, encode_answers)
+    title_ids = dict(zip(texts, encoded.title_of_text.tolist(), strict=True))
     titles: list[str] = []
-    tokens: list[list[int]] = []
-    id_of_path: dict[tuple[int, ...], int] = {}
-    for title, path in zip(title_ids, tokens_of, strict=True):
-        title_id = id_of_path.setdefault(tuple(path), len(titles))
-        title_ids[title] = title_id
-        if title_id == len(titles):
-            titles.append(title)
-            tokens.append(list(path))
+    for text, title_id in title_ids.items():
+        if title_id == len(titles):  # else its tokens are those of an earlier text
+            titles.append(text)
 
     title_of_item = {item: title_ids[title] for item, title in zip(item_ids, cleaned, strict=True)}
     items_of_title: list[list[int]] = [[] for _ in titles]
     for item, title_id in title_of_item.items():
         items_of_title[title_id].append(item)
-    return Catalog(titles, tokens, TokenTrie.from_sequences(tokens), title_of_item, items_of_title)
+    return Catalog(titles, encoded.tokens, encoded.trie, title_of_item, items_of_title)
 
 
 def _check(item_ids: list[int], cleaned: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import pandas as pd
@@ -17,6 +17,7 @@ from bearray.backbones.bigrec import BigRec
 from bearray.backbones.load import load_tokenizer
 from bearray.batching import Example
 from bearray.catalog import Catalog, build_catalog
+from bearray.catalog_cache import load_or_encode
 from bearray.config import DataConfig, RunConfig
 from bearray.data import Dataset, open_dataset
 from bearray.data.prompts import template_for
@@ -109,7 +110,7 @@ class Task:
 
 
 def load_task(config: RunConfig) -> Task:
-    """Open the data set and tokenise its catalogue.
+    """Open the data set and tokenise its catalogue, or find its tokens in this machine's cache.
 
     `config.model.base` must be a hub id, preset or folder here; `local:SIZE` is resolved by
     `bearray.backbones.resolve_base` first, once, and not by every worker.
@@ -119,5 +120,10 @@ def load_task(config: RunConfig) -> Task:
     backbone = BigRec(
         load_tokenizer(config.model.base), template, max_prompt_tokens=config.model.max_prompt_tokens
     )
-    catalog = build_catalog(dataset.items, backbone.encode_answers, unescape=config.data.unescape)
+    catalog = build_catalog(
+        dataset.items,
+        backbone.encode_answers,
+        unescape=config.data.unescape,
+        encode=partial(load_or_encode, tokenizer=backbone.tokenizer),
+    )
     return Task(config=config, dataset=dataset, backbone=backbone, catalog=catalog)

@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config stats title_order array_files ragged",
         "data metrics runs trie provenance quiet",
         "catalog",
-        "backbones objectives decoding baselines",
+        "backbones catalog_cache objectives decoding baselines",
         "batching",
         "task step",
         "extras recommend pruning",

@@ -49,6 +49,18 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, lists: list[list[i
     assert os.listdir(path.parent) == ["x"]
 
 
+def test_equal_tries_make_equal_files(saved: Path) -> None:
+    content = saved.read_bytes()
+    for _ in range(3):
+        TokenTrie.from_sequences(LISTS).save(saved)
+        assert saved.read_bytes() == content
+
+
+def test_others_may_read_what_the_umask_lets_them(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    assert saved.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_load_onto_a_device(saved: Path) -> None:
     assert TokenTrie.load(saved, device="meta").device.type == "meta"
 
