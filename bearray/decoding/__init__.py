@@ -12,12 +12,27 @@ from bearray.decoding.registry import list_decoders
 
 if TYPE_CHECKING:
     from bearray.decoding.beam import constrained_beam_search
+    from bearray.decoding.d3 import d3_beam_search
     from bearray.decoding.exact import exact_top_k
     from bearray.decoding.result import BeamResult
+    from bearray.decoding.title_filter import TitleFilter
 
-__all__ = ["BeamResult", "constrained_beam_search", "exact_top_k", "list_decoders"]
+__all__ = [
+    "BeamResult",
+    "TitleFilter",
+    "constrained_beam_search",
+    "d3_beam_search",
+    "exact_top_k",
+    "list_decoders",
+]
 
-_HOME = {"BeamResult": "result", "constrained_beam_search": "beam", "exact_top_k": "exact"}
+_HOME = {
+    "BeamResult": "result",
+    "TitleFilter": "title_filter",
+    "constrained_beam_search": "beam",
+    "d3_beam_search": "d3",
+    "exact_top_k": "exact",
+}
 
 
 def __getattr__(name: str) -> Any:

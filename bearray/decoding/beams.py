@@ -64,7 +64,8 @@ class Beams:
             return torch.zeros(shape, dtype=torch.long, device=device)
 
         score = torch.full(shape, -torch.inf, device=device)
-        score[:, 0] = 0.0
+        # A user who may be given nothing starts dead: a root with a single child would seem certain.
+        score[:, 0] = torch.where((next_score > -torch.inf).any(1), 0.0, -torch.inf)
         count = torch.zeros(users, dtype=torch.long, device=device)
         return cls(
             score=score,

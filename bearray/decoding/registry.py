@@ -22,6 +22,11 @@ _DECODERS: tuple[DecoderInfo, ...] = (
         "same answers as transformers generate with prefix_allowed_tokens_fn",
     },
     {
+        "name": "d3",
+        "needs": ["model", "trie", "text-free scores"],
+        "source": "D3, debiasing-diversifying decoding: Bao et al., EMNLP 2024, arXiv 2406.14900",
+    },
+    {
         "name": "exact",
         "needs": ["model", "trie"],
         "source": "branch and bound over the trie: the true top K of the catalogue",

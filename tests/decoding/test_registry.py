@@ -11,9 +11,10 @@ from bearray.decoding import list_decoders
 
 def test_what_is_listed_exists():
     listed = {info["name"]: info for info in list_decoders()}
-    assert list(listed) == ["beam", "exact"]
+    assert list(listed) == ["beam", "d3", "exact"]
     assert all(set(info) == {"name", "needs", "source"} for info in listed.values())
     assert callable(bearray.decoding.constrained_beam_search)
+    assert callable(bearray.decoding.d3_beam_search)
     assert callable(bearray.decoding.exact_top_k)
 
 
