@@ -113,7 +113,7 @@ def score_titles(
         ModelError: a model that cannot be decoded, or NaN logits.
     """
     check_search(beam_width=beam_width)
-    last = _last_nodes(trie, titles, len(input_ids))
+    last = last_nodes(trie, titles, len(input_ids))
 
     def work(scorer: Scorer, ids: Tensor, lengths: Tensor, rows: Tensor) -> TitleScores:
         tree = PrefixTree(scorer.network, ids, lengths, scorer.trie.max_depth, reserve=scorer.trie.max_depth)
@@ -167,7 +167,7 @@ def target_rank(
         DataError, ModelError: as `score_titles`.
     """
     check_search(node_budget=node_budget, expand_width=expand_width)
-    last = _last_nodes(trie, titles, len(input_ids))
+    last = last_nodes(trie, titles, len(input_ids))
 
     def work(scorer: Scorer, ids: Tensor, lengths: Tensor, rows: Tensor) -> TargetRanks:
         target = last.to(ids.device)[rows]
@@ -288,7 +288,7 @@ def title_paths(trie: TokenTrie, last: Tensor) -> tuple[Tensor, Tensor]:
     return path, depth + 1
 
 
-def _last_nodes(trie: TokenTrie, titles: Tensor | Sequence[int], users: int) -> Tensor:
+def last_nodes(trie: TokenTrie, titles: Tensor | Sequence[int], users: int) -> Tensor:
     """The node at which each title ends, [U] on the trie's device.
 
     Raises:
