@@ -13,7 +13,9 @@ from bearray.decoding.registry import list_decoders
 if TYPE_CHECKING:
     from bearray.decoding.beam import constrained_beam_search
     from bearray.decoding.d3 import d3_beam_search
+    from bearray.decoding.diverse import diverse_beam_search
     from bearray.decoding.exact import exact_top_k
+    from bearray.decoding.greedy import greedy_search
     from bearray.decoding.result import BeamResult
     from bearray.decoding.title_filter import TitleFilter
 
@@ -22,7 +24,9 @@ __all__ = [
     "TitleFilter",
     "constrained_beam_search",
     "d3_beam_search",
+    "diverse_beam_search",
     "exact_top_k",
+    "greedy_search",
     "list_decoders",
 ]
 
@@ -31,7 +35,9 @@ _HOME = {
     "TitleFilter": "title_filter",
     "constrained_beam_search": "beam",
     "d3_beam_search": "d3",
+    "diverse_beam_search": "diverse",
     "exact_top_k": "exact",
+    "greedy_search": "greedy",
 }
 
 

@@ -27,9 +27,19 @@ _DECODERS: tuple[DecoderInfo, ...] = (
         "source": "D3, debiasing-diversifying decoding: Bao et al., EMNLP 2024, arXiv 2406.14900",
     },
     {
+        "name": "diverse",
+        "needs": ["model", "trie"],
+        "source": "diverse beam search: Vijayakumar et al., arXiv 1610.02424; over the trie",
+    },
+    {
         "name": "exact",
         "needs": ["model", "trie"],
         "source": "branch and bound over the trie: the true top K of the catalogue",
+    },
+    {
+        "name": "greedy",
+        "needs": ["model", "trie"],
+        "source": "the most probable valid next token until a title ends: beam search with one beam",
     },
 )
 
