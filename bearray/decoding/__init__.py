@@ -14,30 +14,38 @@ if TYPE_CHECKING:
     from bearray.decoding.beam import constrained_beam_search
     from bearray.decoding.d3 import d3_beam_search
     from bearray.decoding.diverse import diverse_beam_search
+    from bearray.decoding.embeddings import TitleEmbeddings, embed_titles
     from bearray.decoding.exact import exact_top_k
     from bearray.decoding.greedy import greedy_search
+    from bearray.decoding.grounding import grounded_beam_search
     from bearray.decoding.result import BeamResult
     from bearray.decoding.title_filter import TitleFilter
 
 __all__ = [
     "BeamResult",
+    "TitleEmbeddings",
     "TitleFilter",
     "constrained_beam_search",
     "d3_beam_search",
     "diverse_beam_search",
+    "embed_titles",
     "exact_top_k",
     "greedy_search",
+    "grounded_beam_search",
     "list_decoders",
 ]
 
 _HOME = {
     "BeamResult": "result",
+    "TitleEmbeddings": "embeddings",
     "TitleFilter": "title_filter",
     "constrained_beam_search": "beam",
     "d3_beam_search": "d3",
     "diverse_beam_search": "diverse",
+    "embed_titles": "embeddings",
     "exact_top_k": "exact",
     "greedy_search": "greedy",
+    "grounded_beam_search": "grounding",
 }
 
 

@@ -41,6 +41,12 @@ _DECODERS: tuple[DecoderInfo, ...] = (
         "needs": ["model", "trie"],
         "source": "the most probable valid next token until a title ends: beam search with one beam",
     },
+    {
+        "name": "grounding",
+        "needs": ["model", "title embeddings"],
+        "source": "unconstrained beam search, then the titles nearest to its text, as in BIGRec: Bao et al., "
+        "TORS 2025, arXiv 2308.08434",
+    },
 )
 
 
