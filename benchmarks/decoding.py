@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from bearray.backbones.bigrec import BigRec
 from bearray.backbones.bpe import train_tokenizer
@@ -56,12 +56,20 @@ def book_titles(data_dir: str | None) -> tuple[str, list[str]]:
     return "synthetic", sorted(titles)
 
 
-def make_setting(titles: list[str], users: int) -> tuple[PreTrainedModel, list[list[int]], list[list[int]]]:
-    """(random model, prompts, catalogue as tokens)."""
+def make_prompts(
+    titles: list[str], users: int
+) -> tuple[PreTrainedTokenizerFast, list[list[int]], list[list[int]]]:
+    """(tokenizer, prompts, catalogue as tokens)."""
     tokenizer = train_tokenizer([f'"{t}"' for t in titles], 8192)
     backbone = BigRec(tokenizer, DOMAINS["book"])
     rng = random.Random(1)
     prompts = backbone.encode_prompts([rng.sample(titles, rng.randint(4, 10)) for _ in range(users)])
+    return tokenizer, prompts, backbone.encode_answers(titles)
+
+
+def make_setting(titles: list[str], users: int) -> tuple[PreTrainedModel, list[list[int]], list[list[int]]]:
+    """(random model, prompts, catalogue as tokens)."""
+    tokenizer, prompts, catalogue = make_prompts(titles, users)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1408, num_hidden_layers=8,
@@ -69,7 +77,7 @@ def make_setting(titles: list[str], users: int) -> tuple[PreTrainedModel, list[l
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    return LlamaForCausalLM(config).eval(), prompts, backbone.encode_answers(titles)
+    return LlamaForCausalLM(config).eval(), prompts, catalogue
 
 
 def left_padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +104,8 @@ class Contenders:
 
     def batches(self, users: int, batch_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         chosen = self.prompts[:: max(1, len(self.prompts) // users)][:users]
-        return [left_padded(chosen[i : i + batch_size], self.eos) for i in range(0, len(chosen), batch_size)]
+        parts = [left_padded(chosen[i : i + batch_size], self.eos) for i in range(0, len(chosen), batch_size)]
+        return [(ids.to(self.model.device), mask.to(self.model.device)) for ids, mask in parts]
 
     def prefill(self, users: int, batch_size: int) -> None:
         with torch.inference_mode():
