@@ -159,7 +159,7 @@ class Objective(ABC):
         return values
 
     def common_metrics(self, tokens: AnswerTokens, nll: Tensor) -> dict[str, Metric]:
-        """The metrics of every objective.
+        """The metrics of every objective, over the tokens of the windows' targets.
 
         - nll: -log p of the target per answer token, in the objective's own vocabulary (`nll` is [N]);
         - violation: share of branching tokens whose target is not among the top B of the valid tokens, that
@@ -168,6 +168,8 @@ class Objective(ABC):
           probabilities, so they are the same whichever vocabulary the softmax is over.
         """
         with torch.no_grad():
+            if tokens.answers is not None and tokens.answers.has_others:
+                nll, tokens = nll[tokens.of_target], tokens.targets_only()
             scores = tokens.candidate_logits.detach()
             margin = beam_threshold(scores, self.beam_width) - pick(scores, tokens.target_column)
             margin = margin.where(tokens.is_branching, 0.0)  # a forced token cannot be pruned

@@ -1,13 +1,14 @@
 """The answer tokens of a micro-batch, as losses see them.
 
 Each row is one token of one answer, with the tokens that could have come in its place according to the
-trie, as a padded table: never a dense [N,V] mask. Axes: N answer tokens (rows), V vocabulary, K valid next
-tokens of the widest trie node among the rows.
+trie, as a padded table: never a dense [N,V] mask. A window has one answer, its target, or several: then
+`Answers` says whose they are. Axes: N answer tokens (rows), V vocabulary, K valid next tokens of the widest
+trie node among the rows, A answers, R windows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -25,6 +26,38 @@ class Trie(Protocol):
 
     def child_count(self, nodes: Tensor) -> Tensor:
         """Number of valid next tokens of `nodes` [N] -> [N]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers of a micro-batch: the target of each window, and the others that the objective asked for.
+
+    A window's answers stand side by side, its target first.
+    """
+
+    title: Tensor
+    """[A] int64, which title each answer spells."""
+    window: Tensor
+    """[A] int64, the window (row of the micro-batch) that it answers."""
+    is_target: Tensor
+    """[A] bool: the right title of its window."""
+    length: Tensor
+    """[A] int64, its tokens with the end of sequence, forced ones included."""
+    score: Tensor
+    """[A] float32, the log-probability under which it was decoded; 0 for an answer that was not."""
+    num_windows: int
+    """R."""
+
+    @property
+    def has_others(self) -> bool:
+        """Some window has more than its target."""
+        return len(self.title) > self.num_windows
+
+    def to(self, device: torch.device | str) -> Answers:
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Answers(
+            **{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        )
 
 
 @dataclass
@@ -53,7 +86,11 @@ class AnswerTokens:
     partial: bool = False
     """`logits` has only some of the vocabulary's columns, enough for the candidates."""
     extras: dict[str, Tensor] = field(default_factory=dict)
-    """What the objective's `needs` ask for beyond the trie, by name."""
+    """What the objective's `needs` ask for beyond the trie, by name: a number for each row, [N]."""
+    answers: Answers | None = None
+    """Whose answers these are; None: each is the target of a window of its own."""
+    window_extras: dict[str, Tensor] = field(default_factory=dict)
+    """As `extras`, for what belongs to windows: [R, ...]."""
 
     @classmethod
     def build(
@@ -68,6 +105,8 @@ class AnswerTokens:
         *,
         num_answer_tokens: int | None = None,
         extras: dict[str, Tensor] | None = None,
+        answers: Answers | None = None,
+        window_extras: dict[str, Tensor] | None = None,
     ) -> AnswerTokens:
         """Look up the valid next tokens of each row.
 
@@ -76,7 +115,7 @@ class AnswerTokens:
             trie: the catalogue's trie, on the device of `trie_nodes`.
             eos_token_id: what follows a complete title.
             instance: [N]. step: [N].
-            num_answer_tokens: as the field; None means N. extras: as the field.
+            num_answer_tokens: as the field; None means N. extras, answers, window_extras: as the fields.
 
         Raises:
             ValueError: shapes that do not fit, or a target that cannot follow its node.
@@ -95,6 +134,8 @@ class AnswerTokens:
             step,
             num_answer_tokens=num_answer_tokens,
             extras=extras,
+            answers=answers,
+            window_extras=window_extras,
         )
 
     @classmethod
@@ -110,6 +151,8 @@ class AnswerTokens:
         columns: Tensor | None = None,
         num_answer_tokens: int | None = None,
         extras: dict[str, Tensor] | None = None,
+        answers: Answers | None = None,
+        window_extras: dict[str, Tensor] | None = None,
     ) -> AnswerTokens:
         """As `build`, from valid next tokens that are already known.
 
@@ -166,6 +209,8 @@ class AnswerTokens:
             num_answer_tokens=total,
             partial=columns is not None,
             extras=extras or {},
+            answers=answers.to(device) if answers is not None else None,
+            window_extras={name: x.to(device) for name, x in (window_extras or {}).items()},
         )
 
     @property
@@ -177,3 +222,31 @@ class AnswerTokens:
     def candidate_logits(self) -> Tensor:
         """[N,K] logits of the valid next tokens in float32 or float64, `-inf` for padding; differentiable."""
         return mask_out(self.logits.gather(1, self.candidates), self.candidate_valid)
+
+    @property
+    def of_target(self) -> Tensor:
+        """[N] bool: the row belongs to the target of its window."""
+        if self.answers is None:
+            return torch.ones_like(self.is_branching)
+        return self.answers.is_target[self.instance]
+
+    def take(self, rows: Tensor, *, num_answer_tokens: int) -> AnswerTokens:
+        """Some of the rows, by bool mask [N] or index.
+
+        Args:
+            num_answer_tokens: of the answers that they belong to, forced ones included.
+        """
+        per_row = {
+            name: getattr(self, name)[rows]
+            for name in ("logits", "targets", "candidates", "candidate_valid", "target_column", "instance",
+                         "step", "is_branching")
+        }  # fmt: skip
+        extras = {name: x[rows] for name, x in self.extras.items()}
+        return replace(self, **per_row, extras=extras, num_answer_tokens=num_answer_tokens)
+
+    def targets_only(self) -> AnswerTokens:
+        """The rows of the windows' targets: what a loss is given that asked for no other answers."""
+        if self.answers is None or not self.answers.has_others:
+            return self
+        of_targets = int(self.answers.length[self.answers.is_target].sum())
+        return self.take(self.of_target, num_answer_tokens=of_targets)

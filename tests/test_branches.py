@@ -1,0 +1,169 @@
+"""Several answers behind one prompt: each as it would be alone, whatever the model's attention looks like."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bearray.batching import Answer, Example, TokenBatch, collate
+from bearray.config import ObjectiveConfig
+from bearray.errors import ModelError
+from bearray.objectives import AnswerTokens, make_objective
+from bearray.step import TrainStep, hidden_states, project
+from bearray.trie import TokenTrie
+
+from .decoding.helpers import EOS, PAD, random_catalogue, tiny_model
+
+torch.set_num_threads(1)
+
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-eager": {"attn_implementation": "eager"},
+    "qwen3": {},
+    "mistral": {"sliding_window": 6},
+    "gemma2": {"sliding_window": 5, "final_logit_softcapping": 8.0},
+}
+CATALOGUE = random_catalogue(3, 40)
+TRIE = TokenTrie.from_sequences(CATALOGUE)
+
+
+def answer(title: int) -> Answer:
+    (path,) = TRIE.path_nodes([CATALOGUE[title]])
+    return Answer([*CATALOGUE[title], EOS], [int(n) for n in path], title, score=-float(title))
+
+
+def windows(seed: int, counts: list[int]) -> tuple[list[Example], list[list[Answer]]]:
+    """Prompts of different lengths; `counts[r]` other answers for window r."""
+    rng = random.Random(seed)
+    examples, others = [], []
+    for row, count in enumerate(counts):
+        target, *more = (answer(t) for t in rng.sample(range(len(CATALOGUE)), count + 1))
+        prompt = [rng.randrange(3, 120) for _ in range(rng.randint(1, 11))]
+        examples.append(Example(prompt, target.tokens, target.nodes, target.title, row=10 + row))
+        others.append(more)
+    return examples, others
+
+
+def alone(examples: list[Example], others: list[list[Answer]]) -> TokenBatch:
+    """A row for each answer, as if each were its window's target."""
+    return collate(
+        [
+            Example(e.prompt, a.tokens, a.nodes, a.title)
+            for e, more in zip(examples, others, strict=True)
+            for a in (Answer(e.answer, e.nodes, e.target_title), *more)
+        ],
+        PAD,
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_answer_is_as_it_would_be_alone(name: str) -> None:
+    model = tiny_model(1, name.split("-")[0], **MODELS[name]).train()
+    examples, others = windows(5, [3, 0, 1, 4])
+    packed, plain = collate(examples, PAD, others), alone(examples, others)
+    assert packed.targets.tolist() == plain.targets.tolist()
+    assert packed.input_ids.numel() < plain.input_ids.numel()
+    logits = [project(model, hidden_states(model, b)[b.position]) for b in (packed, plain)]
+    scale = float(logits[1].detach().abs().max())
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5 * scale)
+    # and so are the gradients of any loss of them
+    weight = torch.randn(logits[0].shape, generator=torch.Generator().manual_seed(0))
+    parameters = list(model.parameters())
+    gradients = [
+        torch.autograd.grad((x.log_softmax(-1) * weight).sum(), parameters, allow_unused=True) for x in logits
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert theirs is not None
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * float(theirs.abs().max()))
+
+
+def test_the_window_of_a_model_is_narrow_enough_to_matter() -> None:
+    """Else the comparison above would not notice a mask that forgets it."""
+    examples, others = windows(5, [3, 0, 1, 4])
+    batch = collate(examples, PAD, others)
+    for family in ("mistral", "gemma2"):
+        states = []
+        for width in (MODELS[family]["sliding_window"], 64):
+            model = tiny_model(1, family, **{**MODELS[family], "sliding_window": width})
+            states.append(hidden_states(model, batch)[batch.position])
+        assert not torch.allclose(*states, rtol=1e-2, atol=1e-2)
+
+
+def test_attention_without_masks_is_refused() -> None:
+    model = tiny_model(1)
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ModelError, match="flash_attention_2"):
+        hidden_states(model, collate(*windows(0, [1])[:1], PAD, windows(0, [1])[1]))
+
+
+def test_without_other_answers_rows_are_read_causally(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, _ = windows(2, [0, 0, 0])
+    batch = collate(examples, PAD, [[], [], []])
+    assert batch.branch is None and batch.position_ids is None and not batch.answers.has_others
+    model, seen = tiny_model(1), {}
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda **kwargs: seen.update(kwargs) or forward(**kwargs))
+    hidden_states(model, batch)
+    assert seen["attention_mask"] is batch.attention_mask and seen["position_ids"] is None
+
+
+@given(counts=st.lists(st.integers(0, 3), min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_a_batch_says_whose_every_token_is(counts: list[int], seed: int) -> None:
+    examples, others = windows(seed, counts)
+    batch = collate(examples, PAD, others)
+    answers = batch.answers
+    assert answers.num_windows == len(examples) and answers.has_others == any(counts)
+    wanted = [
+        (r, k == 0, a.title, a.score if k else 0.0, a)
+        for r, (e, more) in enumerate(zip(examples, others, strict=True))
+        for k, a in enumerate((Answer(e.answer, e.nodes, e.target_title), *more))
+    ]
+    columns = (answers.window, answers.is_target, answers.title, answers.score)
+    assert list(zip(*(c.tolist() for c in columns), strict=True)) == [w[:4] for w in wanted]
+    assert answers.length.tolist() == [len(w[4].tokens) for w in wanted]
+    assert batch.row.tolist() == [e.row for e in examples]
+    width, n = batch.input_ids.shape[1], 0
+    for i, (r, _, _, _, own) in enumerate(wanted):
+        for k, token in enumerate(own.tokens):
+            assert (int(batch.instance[n]), int(batch.step[n])) == (i, k)
+            assert (int(batch.targets[n]), int(batch.nodes[n])) == (token, own.nodes[k])
+            row, column = divmod(int(batch.position[n]), width)
+            read = batch.input_ids[row, : column + 1].tolist()
+            prompt = examples[r].prompt
+            assert row == r and read[: len(prompt)] == prompt
+            assert read[len(prompt) :][len(read) - len(prompt) - k :] == own.tokens[:k]
+            if batch.position_ids is not None:
+                assert int(batch.position_ids[row, column]) == len(prompt) + k - 1
+            n += 1
+    assert n == len(batch.targets)
+
+
+def test_a_loss_that_knows_only_targets_can_be_given_only_them() -> None:
+    model = tiny_model(4)
+    examples, others = windows(8, [2, 3, 0])
+    for name in ("sft", "msl", "bear"):
+        objective = make_objective(ObjectiveConfig(name=name, beam_width=3))
+        seen: list[AnswerTokens] = []
+        step = TrainStep(model, lambda t, o=objective, s=seen: s.append(t) or o(t.targets_only()), TRIE, EOS)
+        step.objective.positions = objective.positions  # a function can have attributes, too
+        packed, plain = step(collate(examples, PAD, others)), step(collate(examples, PAD))
+        torch.testing.assert_close(packed.total, plain.total, rtol=1e-4, atol=1e-4)
+        assert packed.weight == plain.weight
+        assert len(seen[0].targets) > len(seen[1].targets)
+        # the common metrics of a loss over all answers are those of the targets
+        log_probs, column = objective.log_probs(seen[0])
+        metrics = objective.common_metrics(seen[0], -log_probs.gather(1, column[:, None])[:, 0])
+        for metric, (value, count) in metrics.items():
+            torch.testing.assert_close(value, plain.metrics[metric][0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(count, plain.metrics[metric][1])
+
+
+def test_other_answers_of_other_windows_are_an_error() -> None:
+    examples, others = windows(0, [1, 1])
+    with pytest.raises(ValueError, match="2 examples, but other answers for 1"):
+        collate(examples, PAD, others[:1])
