@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
     "report": ("bearray.commands.report:report", "write the report of a storage folder"),
+    "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),
     "objectives": ("bearray.commands.listing:objectives", "the losses there are, and what each needs"),
     "decoders": ("bearray.commands.listing:decoders", "the decoders there are, and what each needs"),
 }

@@ -77,6 +77,9 @@ def test_an_unknown_command_is_named(arguments: tuple[str, ...], capsys: pytest.
         (("data", "demo", "--out", "x", "--items", "3"), "demo items is 3"),
         (("base-model", "build", "--data-dir", "/no/such/folder"), "/no/such/folder does not exist"),
         (("report", "/no/such/folder"), "/no/such/folder"),
+        (("pruning",), "no run is given"),
+        (("pruning", "/no/such/run"), "/no/such/run does not exist"),
+        (("pruning", "."), "there is no finished run"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_code_2(
@@ -128,6 +131,23 @@ def test_a_wrong_argument_is_code_2(command: tuple[str, ...], capsys: pytest.Cap
     code, out, err = call(capsys, *command)
     assert code == 2
     assert "Traceback" not in out + err and f"bearray {command[0]} {command[1]}" in out + err
+
+
+def test_pruning_compares_the_widths_that_are_measured_by_default() -> None:
+    import inspect
+
+    from bearray.commands.pruning import pruning
+    from bearray.pruning import WIDTHS
+
+    assert inspect.signature(pruning).parameters["widths"].default == WIDTHS
+
+
+@pytest.mark.parametrize("wrong", [("--split", "train"), ("--normalize", "none"), ("--widths", "wide")])
+def test_a_wrong_option_of_pruning_is_code_2(
+    wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, "pruning", "run", *wrong)
+    assert code == 2 and "Traceback" not in out + err and wrong[0] in out + err
 
 
 def test_errors_of_the_program_itself_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def _folders(storage: Path) -> Iterator[tuple[Path, set[str]]]:
 
 def _read_run(storage: Path, folder: Path) -> Run:
     path = folder / "config.json"
-    config = _read_json(path)
+    config = read_json(path)
     for key in ("run", "role", "method", "dataset", "base_model"):
         if key not in config:
             raise DataError(
@@ -225,7 +225,7 @@ def _read_run(storage: Path, folder: Path) -> Run:
 
 
 def _read_sweep(storage: Path, folder: Path) -> Sweep:
-    raw = _read_json(folder / "sweep.json")
+    raw = read_json(folder / "sweep.json")
     return Sweep(
         id=folder.relative_to(storage).as_posix(),
         sweep=raw.get("sweep") or {},
@@ -234,7 +234,8 @@ def _read_sweep(storage: Path, folder: Path) -> Sweep:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; what is damaged is a DataError with the file's name."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: not JSON, or not UTF-8
@@ -247,7 +248,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_result(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    result = _read_json(path)
+    result = read_json(path)
     if result.get("status") not in ("finished", "failed"):
         raise DataError(f"{path}: 'status' is {result.get('status')!r}; it must be 'finished' or 'failed'")
     return result

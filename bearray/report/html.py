@@ -13,6 +13,8 @@ from bearray.report.cost import Cost
 from bearray.report.figures import COLOURS, DARK_COLOURS, Figure, inline
 from bearray.report.formats import LEGEND, mark, paired_rows, setting
 from bearray.report.headline import Headline, seconds
+from bearray.report.pruning import EXPLANATION, PruningTable
+from bearray.report.pruning_text import RATE_CAPTION, SEARCH_CAPTION, rate_cells, search_cells
 from bearray.report.published import Published
 from bearray.report.search import Search, axis_words
 from bearray.report.tables import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
@@ -32,6 +34,8 @@ class Group:
     violations: Figure | None
     costs: Sequence[Cost]
     cost_figure: Figure | None
+    pruning: Sequence[tuple[PruningTable, Sequence[Figure]]] = ()
+    """What beam search loses, where it was measured."""
 
 
 def page(
@@ -42,15 +46,20 @@ def page(
     departures: Sequence[str],
 ) -> str:
     """The whole page. All names come from files that others wrote, so the template escapes every value."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
     def panels(figure: Figure) -> list[Markup]:
         return [Markup(svg) for svg in inline(figure)]
 
     here = files("bearray.report")
+    templates = {n: here.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.j2", "pruning.html.j2")}
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=DictLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.globals |= {"panels": panels, "mark": mark, "setting": setting_text, "seconds": seconds}
     environment.globals |= {
@@ -58,8 +67,7 @@ def page(
         "metric_words": metric_words,
         "paired_rows": paired_rows,
     }
-    template = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template("page.html.j2").render(
         title=title,
         style=Markup(_style(here.joinpath("style.css.j2").read_text(encoding="utf-8"))),
         collection=collection,
@@ -71,6 +79,13 @@ def page(
         populations=POPULATION_WORDS,
         normalizers=NORMALIZER_WORDS,
         legend=LEGEND,
+        pruning_words={
+            "explanation": EXPLANATION,
+            "rate_caption": RATE_CAPTION,
+            "search_caption": SEARCH_CAPTION,
+            "rate_cells": rate_cells,
+            "search_cells": search_cells,
+        },
         statistics=[(s.id, flatten(s.data_stats)) for s in collection.sweeps if s.data_stats],
         sweep_settings=[(s.id, flatten(_without_places(s.sweep))) for s in collection.sweeps if s.sweep],
         versions=versions(collection.runs),

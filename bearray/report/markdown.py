@@ -17,8 +17,12 @@ def markdown(
     pairs: Sequence[tuple[Table, Published]],
     searches: Sequence[Search],
     departures: Sequence[str],
+    sections: Sequence[str] = (),
 ) -> str:
-    """The answer, the tables and the searches as GitHub-flavoured Markdown."""
+    """The answer, the tables and the searches as GitHub-flavoured Markdown.
+
+    `sections` are lines of further sections, put before the departures.
+    """
     lines = [f"# {md(title)}", ""]
     for h in headlines:
         lines += [
@@ -44,6 +48,7 @@ def markdown(
             *_markdown_search(s),
             "",
         ]
+    lines += sections
     if departures:
         lines += ["## Departures from the paper's settings", "", *(f"- {md(d)}" for d in departures), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -82,6 +87,11 @@ def _markdown_search(search: Search) -> list[str]:
         value = "–" if t.ndcg is None else f"{t.ndcg:.4f}"
         lines.append(_line([md(t.run.id), *(md(setting(t.settings[a])) for a in search.axes), value, status]))
     return lines
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table with its first column to the left; cells must be Markdown already."""
+    return [_line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, rows)]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bearray.errors import StorageError
-from bearray.report import formats, html
+from bearray.report import formats, html, pruning_text
 from bearray.report.collect import Collection, collect
 from bearray.report.cost import Cost, build_costs, cost_figure
 from bearray.report.curves import training_figure, violation_figure
@@ -15,6 +15,8 @@ from bearray.report.figures import Figure, save
 from bearray.report.headline import build_headlines, primary
 from bearray.report.latex import latex
 from bearray.report.markdown import markdown
+from bearray.report.pruning import PruningTable, build_pruning
+from bearray.report.pruning_figures import pruning_figures
 from bearray.report.published import beside
 from bearray.report.results import results_figure
 from bearray.report.search import Search, build_searches, search_figure
@@ -41,12 +43,13 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
     searches = build_searches(collection.runs)
     costs = build_costs(collection.runs, searches)
     headlines = build_headlines(tables, costs)
-    groups = _groups(collection, tables, searches, costs)
+    pruning = build_pruning(collection.runs)
+    groups = _groups(collection, tables, searches, costs, pruning)
     departures = list(dict.fromkeys(d for s in collection.sweeps for d in s.departures))
     title = f"bearray report: {collection.name}"
     pairs = [(t, p) for g in groups for t, p, _ in g.tables]
     texts = {
-        "report.md": markdown(title, headlines, pairs, searches, departures),
+        "report.md": markdown(title, headlines, pairs, searches, departures, pruning_text.markdown(pruning)),
         "tables/results.csv": formats.tidy_csv(tables),
         "tables/table2.csv": formats.table2_csv(tables),
         "tables/published.csv": formats.published_csv(pairs),
@@ -54,9 +57,16 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
         "tables/runs.csv": formats.runs_csv(collection),
         "index.html": html.page(title, collection, headlines, groups, departures),
     }
+    if pruning:
+        texts |= {
+            "tables/pruning.csv": pruning_text.rates_csv(pruning),
+            "tables/pruning_search.csv": pruning_text.search_csv(pruning),
+            "tables/pruning_steps.csv": pruning_text.steps_csv(pruning),
+        }
     for i, g in enumerate(groups, 1):
-        for table, _, _ in g.tables:
-            texts[f"tables/{_slug(i, g.dataset, g.base_model)}-{table.normalize}.tex"] = latex(table)
+        slug = _slug(i, g.dataset, g.base_model)
+        texts |= {f"tables/{slug}-{table.normalize}.tex": latex(table) for table, _, _ in g.tables}
+        texts |= {f"tables/{_pruning_slug(slug, t)}.tex": pruning_text.latex(t) for t, _ in g.pruning}
     try:
         for figure in _figures(groups):
             save(figure, target / "figures")
@@ -76,11 +86,16 @@ def _slug(index: int, dataset: str, base_model: str) -> str:
     return f"{index}-{words}" if words else str(index)
 
 
+def _pruning_slug(slug: str, table: PruningTable) -> str:
+    return "-".join([slug, "pruning", table.normalize, *([table.split] if table.split != "test" else [])])
+
+
 def _groups(
     collection: Collection,
     tables: list[Table],
     searches: list[Search],
     costs: Mapping[tuple[str, str], list[Cost]],
+    pruning: list[PruningTable],
 ) -> list[html.Group]:
     found = []
     for i, ((dataset, base_model), members) in enumerate(by_group(collection.runs).items(), 1):
@@ -119,6 +134,11 @@ def _groups(
                 else None,
                 costs=cost,
                 cost_figure=cost_figure(f"{slug}-cost", where, cost) if any(c.total for c in cost) else None,
+                pruning=[
+                    (t, pruning_figures(_pruning_slug(slug, t), t))
+                    for t in pruning
+                    if (t.dataset, t.base_model) == (dataset, base_model)
+                ],
             )
         )
     return found
@@ -130,4 +150,5 @@ def _figures(groups: list[html.Group]) -> list[Figure]:
         figures += [f for _, _, f in g.tables]
         figures += [f for _, f in g.searches]
         figures += [g.training, g.violations, g.cost_figure]
+        figures += [f for _, drawn in g.pruning for f in drawn]
     return [f for f in figures if f is not None]

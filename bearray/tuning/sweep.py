@@ -10,12 +10,13 @@ from typing import Any
 from ray.tune import ResultGrid
 
 from bearray.backbones import base_model_kind, resolve_base
-from bearray.config import ObjectiveConfig, RunConfig, config_hash, differences, from_dict, override, to_dict
+from bearray.config import ObjectiveConfig, RunConfig, config_hash, differences, override, to_dict
 from bearray.data import Dataset, open_dataset
 from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
 from bearray.evaluation import evaluate_run
 from bearray.evaluation.pool import pool_size
+from bearray.evaluation.trained import open_run
 from bearray.report.anywhere import report_on
 from bearray.runs import Storage, absolute
 from bearray.task import load_task
@@ -234,10 +235,11 @@ def _test(folder: Storage, method: str, base: str) -> None:
         say(f"{name}: already tested")
         return
     say(f"{name}: chosen for {method.upper()} on {base} by validation; decoding the test split")
-    config = from_dict(RunConfig, folder.read_json("config.json")["run"])
+    run = open_run(folder)
+    config = run.config
     measured = evaluate_run(
         config,
-        result["checkpoint"],
+        run.checkpoint,
         folder,
         on_shard=lambda done, total: say(f"{name}: test shard {done}/{total}"),
     )

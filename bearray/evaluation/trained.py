@@ -1,0 +1,126 @@
+"""Trained runs as they stand in storage: their settings, and the checkpoint that was best by validation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bearray.config import RunConfig, from_dict, override
+from bearray.data import open_dataset
+from bearray.errors import DataError, MissingFileError, ResumeError
+from bearray.runs import Storage
+from bearray.training.trainer import CHECKPOINTS
+
+CONFIG, RESULT = "config.json", "result.json"
+_NEVER_HOLDS_RUNS = (CHECKPOINTS, "optuna", "predictions", "report", "tune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run."""
+
+    folder: Storage
+    config: RunConfig
+    checkpoint: str
+    """Folder of its best checkpoint by validation, where it is now."""
+    method: str
+    dataset: str
+    base_model: str
+    data_hash: str | None
+    """Content hash of the data set that it was trained on."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.root.rstrip("/").rpartition("/")[2]
+
+
+def trained_runs(places: Sequence[str]) -> list[TrainedRun]:
+    """The runs that some folders stand for, each once.
+
+    Args:
+        places: run folders, and storage folders of sweeps: of these all runs that were chosen for the test.
+
+    Raises:
+        MissingFileError: a folder that is not there or holds no such run, or a checkpoint that is gone.
+        ResumeError: a run folder whose training has not ended, or has failed.
+        DataError: a file in it is damaged.
+    """
+    found: dict[str, TrainedRun] = {}
+    for place in places:
+        storage = Storage(place)
+        if not storage.exists():
+            raise MissingFileError(f"{place} does not exist; give a run folder or the storage of a sweep")
+        folders = [storage] if storage.exists(CONFIG) else _chosen(storage)
+        for folder in folders:
+            found.setdefault(folder.root.rstrip("/"), open_run(folder))
+    return list(found.values())
+
+
+def open_run(folder: Storage) -> TrainedRun:
+    """One run folder. Raises as `trained_runs`."""
+    where = folder.root
+    if not folder.exists(RESULT):
+        raise ResumeError(f"{where} is not finished: it has no {RESULT}; run its sweep again to continue it")
+    about, result = folder.read_json(CONFIG), folder.read_json(RESULT)
+    if result.get("status") != "finished":
+        raise ResumeError(f"{where} is not finished: its training failed ({result.get('error')})")
+    try:
+        return TrainedRun(
+            folder=folder,
+            config=from_dict(RunConfig, about["run"]),
+            checkpoint=_checkpoint(folder, result.get("checkpoint")),
+            method=str(about["method"]),
+            dataset=str(about["dataset"]),
+            base_model=str(about["base_model"]),
+            data_hash=about.get("data_hash"),
+        )
+    except KeyError as error:
+        raise DataError(f"{where}/{CONFIG} has no {error}; it is no run's config.json") from error
+
+
+def relocated(run: TrainedRun, *, data_dir: str | None = None, base_model: str | None = None) -> RunConfig:
+    """The run's settings with the places where its data and base model are now, checked.
+
+    Args:
+        run: the run.
+        data_dir: folder of its data set; None: where it was.
+        base_model: folder of its base model; None: where it was.
+
+    Raises:
+        MissingFileError, DataError: the data set is not there or damaged.
+        ResumeError: it is another data set than the one that the run was trained on.
+    """
+    changes = {"data.path": data_dir, "model.base": base_model}
+    config = override(run.config, {name: value for name, value in changes.items() if value is not None})
+    found = open_dataset(config.data.path, strict=config.data.strict).content_hash
+    if run.data_hash is not None and found != run.data_hash:
+        raise ResumeError(
+            f"{run.name} was trained on other data: {config.data.path} has content hash {found[:12]}, the "
+            f"run's config.json {run.data_hash[:12]}; give the data set it was trained on as --data-dir"
+        )
+    return config
+
+
+def _chosen(storage: Storage) -> list[Storage]:
+    names = set(storage.files(without=_NEVER_HOLDS_RUNS))
+    folders = [os.path.dirname(n) for n in sorted(names) if os.path.basename(n) == CONFIG]
+    runs = [storage.child(f) for f in folders if f"{f}/{RESULT}" in names]
+    chosen = [run for run in runs if run.read_json(RESULT).get("chosen")]
+    if not chosen:
+        there = f"of {len(runs)} runs none was chosen for the test" if runs else "there is no finished run"
+        raise MissingFileError(f"{storage.root}: {there}; give a run folder or the storage of a sweep")
+    return chosen
+
+
+def _checkpoint(folder: Storage, recorded: str | None) -> str:
+    """Where a checkpoint is: within its run folder, wherever that was moved to, else where it was written."""
+    if not recorded:
+        raise MissingFileError(f"{folder.root}/{RESULT} names no checkpoint: the run cannot be decoded")
+    inside = folder.child(CHECKPOINTS, recorded.rstrip("/").rpartition("/")[2])
+    for place in (inside, Storage(recorded)):
+        if place.exists():
+            return place.root
+    raise MissingFileError(
+        f"the checkpoint of {folder.root} is gone: neither {inside.root} nor {recorded} exists"
+    )

@@ -1,0 +1,123 @@
+"""Run folders as a command finds them, also where they were moved to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearray.config import RunConfig, override, to_dict
+from bearray.data import open_dataset
+from bearray.errors import BearrayError, DataError, MissingFileError, ResumeError
+from bearray.evaluation.trained import open_run, relocated, trained_runs
+from bearray.runs import Storage
+
+
+def write_run(folder: Path, *, result: dict[str, Any] | None = None, data: str = "d", **about: Any) -> Path:
+    """A run whose checkpoint is there; `result` None: its training has not ended."""
+    checkpoint = folder / "checkpoints" / "checkpoint_2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text("{}")
+    run = override(RunConfig(), {"data.path": data, "decoding.beam_width": 7})
+    config = {"run": to_dict(run), "method": "MSL", "dataset": "demo", "base_model": "local:tiny"}
+    (folder / "config.json").write_text(json.dumps({**config, "data_hash": "abc", **about}))
+    if result is not None:
+        ended = {"status": "finished", "checkpoint": str(checkpoint), "chosen": True, **result}
+        (folder / "result.json").write_text(json.dumps(ended))
+    return folder
+
+
+def test_a_run_knows_its_settings_and_checkpoint(tmp_path: Path) -> None:
+    run = open_run(Storage(str(write_run(tmp_path / "msl-1", result={}))))
+    assert (run.name, run.method, run.dataset, run.base_model) == ("msl-1", "MSL", "demo", "local:tiny")
+    assert run.config.decoding.beam_width == 7 and run.data_hash == "abc"
+    assert run.checkpoint == str(tmp_path / "msl-1" / "checkpoints" / "checkpoint_2")
+
+
+def test_a_checkpoint_is_found_where_the_folder_was_moved(tmp_path: Path) -> None:
+    write_run(tmp_path / "old" / "runs" / "msl-1", result={})
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    (run,) = trained_runs([str(tmp_path / "new")])
+    assert run.checkpoint == str(tmp_path / "new" / "runs" / "msl-1" / "checkpoints" / "checkpoint_2")
+
+
+def test_a_copy_uses_its_own_checkpoint_and_one_written_elsewhere_is_found(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", result={})
+    shutil.copytree(old, tmp_path / "copy")
+    assert open_run(Storage(str(tmp_path / "copy"))).checkpoint.startswith(str(tmp_path / "copy"))
+    shutil.rmtree(tmp_path / "copy" / "checkpoints")
+    assert open_run(Storage(str(tmp_path / "copy"))).checkpoint.startswith(str(old))
+
+
+def test_a_checkpoint_that_is_gone_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "msl-1", result={})
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(MissingFileError, match=r"checkpoint of .*msl-1 is gone: neither .*checkpoint_2"):
+        open_run(Storage(str(run)))
+    other = write_run(tmp_path / "msl-2", result={"checkpoint": None})
+    with pytest.raises(MissingFileError, match=r"msl-2/result\.json names no checkpoint"):
+        open_run(Storage(str(other)))
+
+
+def test_a_storage_stands_for_its_chosen_runs_and_each_counts_once(tmp_path: Path) -> None:
+    runs = tmp_path / "sweep" / "runs"
+    for name in ("bear-1", "sft-1"):
+        write_run(runs / name, result={})
+    write_run(runs / "bear-2", result={"chosen": False})
+    write_run(runs / "bear-3")
+    write_run(runs / "bear-4", result={"status": "failed", "chosen": False})
+    write_run(runs / "bear-1" / "checkpoints" / "nested", result={})  # is no run of the sweep
+    assert [run.name for run in trained_runs([str(tmp_path)])] == ["bear-1", "sft-1"]
+    both = [str(runs / "sft-1"), str(tmp_path / "sweep"), f"{runs / 'sft-1'}/"]
+    assert [run.name for run in trained_runs(both)] == ["sft-1", "bear-1"]
+    assert [run.name for run in trained_runs([str(runs / "bear-2")])] == ["bear-2"]  # by name: any run
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda folder: None, MissingFileError, "run does not exist"),
+        (lambda folder: folder.mkdir(), MissingFileError, "there is no finished run"),
+        (
+            lambda folder: write_run(folder / "a", result={"chosen": False}),
+            MissingFileError,
+            "of 1 runs none was chosen",
+        ),
+        (write_run, ResumeError, r"run is not finished: it has no result\.json"),
+        (
+            lambda folder: write_run(folder, result={"status": "failed", "error": "no memory left"}),
+            ResumeError,
+            r"its training failed \(no memory left\)",
+        ),
+        (lambda folder: write_run(folder, result={}, run={"lam": 1}), BearrayError, "lam"),
+    ],
+    ids=["nothing", "empty", "none chosen", "unfinished", "failed", "other settings"],
+)
+def test_what_cannot_be_measured_is_said(tmp_path: Path, make: Any, error: Any, message: str) -> None:
+    folder = tmp_path / "run"
+    make(folder)
+    with pytest.raises(error, match=message):
+        trained_runs([str(folder)])
+
+
+def test_a_config_of_something_else_is_damage(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", result={})
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(DataError, match=r"run/config\.json has no 'run'"):
+        trained_runs([str(folder)])
+
+
+def test_the_data_must_be_those_of_the_run(tmp_path: Path, demo_dir: Path) -> None:
+    right = open_dataset(demo_dir).content_hash
+    run = open_run(Storage(str(write_run(tmp_path / "a", result={}, data="gone", data_hash=right))))
+    assert relocated(run, data_dir=str(demo_dir), base_model="elsewhere").model.base == "elsewhere"
+    assert relocated(run, data_dir=str(demo_dir)).data.path == str(demo_dir)
+    assert relocated(run, data_dir=str(demo_dir)).model == run.config.model
+    with pytest.raises(MissingFileError, match="gone"):
+        relocated(run)
+    other = open_run(Storage(str(write_run(tmp_path / "b", result={}, data=str(demo_dir)))))
+    with pytest.raises(ResumeError, match=rf"b was trained on other data.*{right[:12]}.*abc.*--data-dir"):
+        relocated(other)
