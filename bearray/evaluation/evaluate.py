@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def decode_split(
                 "rows": total,
                 "shard_size": size,
                 "decoding": to_dict(config.decoding) | {"normalize": normalize, "batch_size": None},
-                "checkpoint": checkpoint,
+                "checkpoint": checkpoint and PurePosixPath(checkpoint).name,
                 "config": trained_as(config),
             }
         )
