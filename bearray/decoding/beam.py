@@ -130,8 +130,11 @@ def guided_beam_search(
     if not math.isfinite(length_penalty):
         raise ConfigError(f"length_penalty is {length_penalty}; it must be finite")
 
-    def start(scorer: Scorer, ids: Tensor, lengths: Tensor, rows: Tensor) -> _Search:
-        return _Search(scorer, ids, lengths, rows, beam_width, length_penalty, observer)
+    def start(scorer: Scorer, ids: Tensor, lengths: Tensor, rows: Tensor) -> BeamSearch:
+        tree = PrefixTree(scorer.network, ids, lengths, scorer.trie.max_depth)
+        return BeamSearch(
+            scorer, tree, rows, beam_width=beam_width, length_penalty=length_penalty, observer=observer
+        )
 
     return search_in_batches(
         model,
@@ -149,28 +152,35 @@ def guided_beam_search(
     )
 
 
-class _Search:
-    """One batch of users."""
+class BeamSearch:
+    """The search of one batch of users.
+
+    Args:
+        scorer: what the model says.
+        tree: the prompts, computed.
+        rows: [U] what the observer is told about whom.
+        beam_width, length_penalty, observer: as `guided_beam_search`.
+    """
 
     def __init__(
         self,
         scorer: Scorer,
-        ids: Tensor,
-        lengths: Tensor,
+        tree: PrefixTree,
         rows: Tensor,
+        *,
         beam_width: int,
-        length_penalty: float,
-        observer: Observer | None,
+        length_penalty: float = 0.0,
+        observer: Observer | None = None,
     ) -> None:
         self.scorer = scorer
+        self.tree = tree
         self.trie = scorer.trie
         self.full = scorer.normalize == "full"
         self.rows = rows
         self.width = beam_width
         self.length_penalty = length_penalty
         self.observer = observer
-        self.tree = PrefixTree(scorer.network, ids, lengths, self.trie.max_depth)
-        self.user = torch.arange(len(ids), device=ids.device)
+        self.user = torch.arange(len(rows), device=rows.device)
         root = torch.zeros_like(self.user)
         best = self._best(*scorer(self.tree.root_hidden, root, self.user, same_node=True))
         self.beams = Beams.at_root(*best, beam_width, score_forced=self.full)

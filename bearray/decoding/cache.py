@@ -7,6 +7,7 @@ mask says who sees whom. Buffers grow by doubling, so nothing is copied when a t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +113,15 @@ class SlotCache(Cache):
         while len(self._slots) <= layer_idx:
             self._slots.append(_SlotLayer(self._room))
         return self._slots[layer_idx].update(key_states, value_states, *args, **kwargs)
+
+    def fill(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Take over computed tokens, in slots 0 to T - 1 of every row.
+
+        Args:
+            layers: keys and values of each layer, [U, heads, T, head size].
+        """
+        for index, (keys, values) in enumerate(layers):
+            self.update(keys, values, index)
 
     def _filled(self) -> list[_SlotLayer]:
         return [layer for layer in self._slots if layer.is_initialized]

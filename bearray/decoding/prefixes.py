@@ -6,6 +6,7 @@ size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,23 +59,54 @@ class PrefixTree:
         reserve: slots to make room for at first.
     """
 
+    root_hidden: Tensor
+    """[U, D] hidden state of each prompt's last token."""
+
     def __init__(
         self, network: Network, ids: Tensor, lengths: Tensor, max_depth: int, *, reserve: int = 64
     ) -> None:
+        self._set_up(network, lengths, ids.shape[1], max_depth, reserve)
+        self.root_hidden = self._read_prompts(ids)
+
+    @classmethod
+    def computed(
+        cls,
+        network: Network,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        lengths: Tensor,
+        root_hidden: Tensor,
+        max_depth: int,
+        *,
+        reserve: int = 64,
+    ) -> PrefixTree:
+        """Prompts that were computed elsewhere, say by the training pass.
+
+        Args:
+            layers: keys and values of each layer, [U, heads, T, head size]; what stands behind a prompt's end
+                is not looked at.
+            lengths: [U] tokens of each prompt.
+            root_hidden: [U, D] hidden state of each prompt's last token.
+        """
+        tree = cls.__new__(cls)
+        tree._set_up(network, lengths, layers[0][0].shape[2], max_depth, reserve)
+        tree._cache.fill(layers)
+        tree.root_hidden = root_hidden
+        tree.passes = 0
+        return tree
+
+    def _set_up(self, network: Network, lengths: Tensor, width: int, max_depth: int, reserve: int) -> None:
         self.network = network
         self.lengths = lengths
         self.passes = 1
         self.used = 0
         self.max_depth = max_depth
-        users, width = ids.shape
+        users, device = len(lengths), lengths.device
         self._width = width
         self._cache = SlotCache(users, width + reserve)
-        self.root_hidden = self._read_prompts(ids)
-        """[U, D] hidden state of each prompt's last token."""
-        self._prompt = torch.arange(width, device=ids.device) < lengths[:, None]
+        self._prompt = torch.arange(width, device=device) < lengths[:, None]
         # ancestors[u, s, d] = slot of the ancestor at depth d + 1 of slot s (itself included), else -1.
-        self._ancestors = torch.full((users, reserve, max_depth), -1, dtype=torch.long, device=ids.device)
-        self._depths = torch.zeros(users, reserve, dtype=torch.long, device=ids.device)
+        self._ancestors = torch.full((users, reserve, max_depth), -1, dtype=torch.long, device=device)
+        self._depths = torch.zeros(users, reserve, dtype=torch.long, device=device)
 
     def _read_prompts(self, ids: Tensor) -> Tensor:
         """Compute the prompts; the hidden state [U, D] of each one's last token.
