@@ -23,6 +23,7 @@ C = TypeVar("C")
 
 Normalize = Literal["trie", "full"]
 Form = Literal["equation", "released", "hinge"]
+DecodingMethod = Literal["beam", "d3", "diverse", "exact", "greedy", "grounding"]
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:
@@ -197,14 +198,32 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """Constrained beam search."""
+    """How titles are found. Fields that a method does not use are ignored by it."""
 
+    method: DecodingMethod = "beam"
+    """A decoder (`bearray decoders`): beam search over the trie, or another one."""
     beam_width: int = 10
-    """Beams kept, and titles returned."""
+    """Beams kept, and titles returned (greedy: one title)."""
     normalize: Normalize = "trie"
     """Softmax over the valid next tokens (released MSL and BEAR) or the vocabulary (released SFT)."""
     length_penalty: float = 0.0
     """0 ranks by overall probability (the paper); 1 divides by length (the released code)."""
+    exclude_history: bool = False
+    """Leave out titles that the window's history holds; a target among them is a miss."""
+    exact_node_budget: int | None = None
+    """Exact: prefixes scored for one window at most (None: until the list is proven)."""
+    d3_alpha: float = 0.9
+    """D3: weight of the language model, in [0, 1]; the rest is the text-free model's. Tune it."""
+    d3_scores: Literal["popularity"] = "popularity"
+    """D3: the text-free model; popularity is how often a title occurs in training, plus 1."""
+    diverse_groups: int = 5
+    """Diverse beam search: groups, which must divide the beam width."""
+    diverse_penalty: float = 0.5
+    """Diverse beam search: what each earlier beam with the same token costs, in nats."""
+    grounding_beams: int = 4
+    """Grounding: beams of the unconstrained search (BIGRec's number)."""
+    grounding_gamma: float = 0.0
+    """Grounding: weight of popularity in the distance; 0 leaves it out."""
     batch_size: int = 32
     """Users decoded at a time."""
 
@@ -212,6 +231,24 @@ class DecodingConfig:
         _at_least("decoding.beam_width", self.beam_width, 1)
         _at_least("decoding.batch_size", self.batch_size, 1)
         _require(math.isfinite(self.length_penalty), "decoding.length_penalty", self.length_penalty, "finite")
+        _require(
+            self.length_penalty == 0 or self.method in ("beam", "d3", "grounding"),
+            "decoding.length_penalty",
+            self.length_penalty,
+            f"0 for decoding.method={self.method}, which ranks by probability",
+        )
+        _optional_count("decoding.exact_node_budget", self.exact_node_budget)
+        _require(0 <= self.d3_alpha <= 1, "decoding.d3_alpha", self.d3_alpha, "in [0, 1]")
+        _at_least("decoding.diverse_groups", self.diverse_groups, 1)
+        _require(
+            self.method != "diverse" or self.beam_width % self.diverse_groups == 0,
+            "decoding.diverse_groups",
+            self.diverse_groups,
+            f"a divisor of decoding.beam_width ({self.beam_width})",
+        )
+        _at_least("decoding.diverse_penalty", self.diverse_penalty, 0)
+        _at_least("decoding.grounding_beams", self.grounding_beams, 1)
+        _at_least("decoding.grounding_gamma", self.grounding_gamma, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

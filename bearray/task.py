@@ -38,6 +38,8 @@ class Case:
     """Title id of the target (`Catalog`); a hit on the title is a hit."""
     warm: bool
     """The target occurs somewhere in the training split, in a history or as a target."""
+    history_titles: tuple[int, ...] = ()
+    """Title ids of the history, oldest first, also of what was cut from a prompt that was too long."""
 
 
 def sampled_windows(dataset: Dataset, data: DataConfig, split: Split) -> pd.DataFrame:
@@ -98,15 +100,17 @@ class Task:
         prompts = self._prompts([items[r] for r in rows])
         return [
             Case(
+        title_of = self.catalog.title_of_item
                 row=r,
                 user=int(users[r]),
                 prompt=prompt,
                 target_item=int(items[r][-1]),
-                target_title=self.catalog.title_of_item[int(items[r][-1])],
+                target_title=title_of[int(items[r][-1])],
                 warm=int(items[r][-1]) in self.warm_items,
             )
             for r, prompt in zip(rows, prompts, strict=True)
         ]
+                history_titles=tuple(title_of[int(item)] for item in items[r][:-1]),
 
 
 def load_task(config: RunConfig) -> Task:

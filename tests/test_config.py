@@ -74,6 +74,15 @@ BAD = [
     ("decoding.batch_size", 0),
     ("decoding.normalize", "none"),
     ("decoding.length_penalty", float("inf")),
+    ("decoding.method", "sampling"),
+    ("decoding.exact_node_budget", 0),
+    ("decoding.d3_alpha", 1.1),
+    ("decoding.d3_alpha", float("nan")),
+    ("decoding.d3_scores", "sasrec2"),
+    ("decoding.diverse_groups", 0),
+    ("decoding.diverse_penalty", -0.1),
+    ("decoding.grounding_beams", 0),
+    ("decoding.grounding_gamma", float("inf")),
     ("evaluation.actors", 0),
     ("evaluation.cpus_per_actor", 0.0),
     ("evaluation.shard_size", 0),
@@ -122,6 +131,22 @@ def test_messages_say_what_was_given_and_what_would_do():
         ConfigError, match=r"train\.engine is 'fsdp'; it must be one of 'auto', 'deepspeed', 'ddp'"
     ):
         from_dict(RunConfig, {"train": {"engine": "fsdp"}})
+
+
+def test_decoding_settings_that_do_not_fit_the_method_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"diverse_groups is 3; it must be a divisor of decoding\.beam_width"
+    ):
+        DecodingConfig(method="diverse", diverse_groups=3)
+    for method in ("exact", "diverse", "greedy"):
+        with pytest.raises(ConfigError, match=rf"length_penalty is 1\.0; it must be 0 for .*method={method}"):
+            DecodingConfig(method=method, length_penalty=1.0)
+    assert DecodingConfig(diverse_groups=3).method == "beam"  # another method's settings do not matter
+
+
+def test_settings_from_before_there_were_decoders_are_read_as_beam_search():
+    old = {"beam_width": 5, "normalize": "full", "length_penalty": 0.0, "batch_size": 32}
+    assert from_dict(RunConfig, {"decoding": old}).decoding == DecodingConfig(beam_width=5, normalize="full")
 
 
 def test_a_config_error_is_a_value_error_and_survives_pickling():

@@ -66,6 +66,11 @@ class BigRec:
                     f"model.max_prompt_tokens is {max_prompt_tokens}; the template alone has {empty} tokens"
                 )
 
+    @property
+    def bos_tokens(self) -> list[int]:
+        """What every prompt starts with: BOS, or nothing where the tokenizer does not use it."""
+        return list(self._bos)
+
     def encode_prompts(self, histories: Sequence[Sequence[str]]) -> list[list[int]]:
         """Histories (cleaned titles, oldest first) as prompt tokens, with BOS where the tokenizer adds it."""
         kept = [list(titles) for titles in histories]

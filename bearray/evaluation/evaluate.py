@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,7 +17,7 @@ from bearray.data import open_dataset
 from bearray.evaluation.pool import OnShard, ShardActor, make_shards
 from bearray.evaluation.predictions import predictions_in, to_table
 from bearray.metrics import evaluate
-from bearray.recommend import recommend
+from bearray.recommend import DecoderInputs, recommend
 from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
 
@@ -24,14 +25,16 @@ from bearray.task import Case, Split, sampled_windows
 class ShardDecoder(ShardActor):
     """Decodes shards; a job says which normaliser."""
 
+    @cached_property
+    def inputs(self) -> DecoderInputs:
+        return DecoderInputs(self.task, self.device)
+
     def table(self, cases: Sequence[Case], job: Mapping[str, Any]) -> pa.Table:
         titles, scores = recommend(
             self.model,
             cases,
-            self.trie,
             override(self.config.decoding, {"normalize": str(job["normalize"])}),
-            pad_token_id=self.task.pad_token_id,
-            device=self.device,
+            self.inputs,
         )
         item_of_title = np.array([items[0] for items in self.task.catalog.items_of_title])
         return to_table(cases, titles, scores, item_of_title)
@@ -94,7 +97,7 @@ def evaluate_run(
     """
     own = config.decoding.normalize
     folders: dict[Normalize, Storage] = {own: folder.child("predictions")}
-    if config.evaluation.also_other_normalizer:
+    if config.evaluation.also_other_normalizer and config.decoding.method != "grounding":  # it has none
         other: Normalize = "full" if own == "trie" else "trie"
         folders[other] = folder.child(f"predictions_{other}")
     began = time.perf_counter()

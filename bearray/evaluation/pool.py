@@ -48,8 +48,9 @@ class ShardActor(ABC):
         if checkpoint is not None:
             with fetch_folder(checkpoint) as local:
                 model = load_adapter(model, local / ADAPTER)
-            if model.dtype == torch.float32:
-                model = merge_for_inference(model)  # in bfloat16 the merge would round the adapter away
+            # In bfloat16 the merge would round the adapter away; grounding also needs the model without it.
+            if model.dtype == torch.float32 and self.config.decoding.method != "grounding":
+                model = merge_for_inference(model)
         self.model = model.eval()
 
     @abstractmethod

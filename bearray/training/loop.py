@@ -25,6 +25,7 @@ from bearray.config import RunConfig
 from bearray.errors import BearrayError
 from bearray.extras import PROVIDED, Extras
 from bearray.objectives import LossOutput, at_least, make_objective
+from bearray.recommend import DecoderInputs
 from bearray.step import TrainStep, check_projection
 from bearray.task import Task
 from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
@@ -65,7 +66,8 @@ class Loop:
         train = config.train
         self.examples = task.examples()
         self.valid_cases = task.cases("valid")
-        self.trie = task.catalog.trie.to(device)
+        self.decoder_inputs = DecoderInputs(task, device)
+        self.trie = self.decoder_inputs.trie
         self.objective = make_objective(config.objective)
         self.objective.bind(task.catalog.trie)
         dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
@@ -120,10 +122,8 @@ class Loop:
             return validate(
                 self.model,
                 self.valid_cases[self.rank :: self.world],
-                self.trie,
                 self.config.decoding,
-                pad_token_id=self.task.pad_token_id,
-                device=self.device,
+                self.decoder_inputs,
                 expected=len(self.valid_cases),
             )
 

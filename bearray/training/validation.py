@@ -11,9 +11,8 @@ from torch import nn
 from bearray.config import DecodingConfig
 from bearray.errors import BearrayError
 from bearray.metrics import hit_ratio, ndcg
-from bearray.recommend import recommend, target_ranks
+from bearray.recommend import DecoderInputs, recommend, target_ranks
 from bearray.task import Case
-from bearray.trie import TokenTrie
 
 K = 10
 """Cut-off of the validation metrics, the paper's."""
@@ -22,11 +21,9 @@ K = 10
 def validate(
     model: nn.Module,
     cases: Sequence[Case],
-    trie: TokenTrie,
     decoding: DecodingConfig,
+    inputs: DecoderInputs,
     *,
-    pad_token_id: int,
-    device: torch.device,
     expected: int,
 ) -> dict[str, float]:
     """HR@10 and NDCG@10 over all workers' shares; a collective where there are several workers.
@@ -34,11 +31,11 @@ def validate(
     Raises:
         BearrayError: fewer or more cases were decoded than there are.
     """
-    titles, _ = recommend(model, cases, trie, decoding, pad_token_id=pad_token_id, device=device)
+    titles, _ = recommend(model, cases, decoding, inputs)
     ranks = target_ranks(cases, titles)
     n = len(ranks)
     sums = [n, n * hit_ratio(ranks, K), n * ndcg(ranks, K)] if n else [0.0, 0.0, 0.0]
-    total = torch.tensor(sums, dtype=torch.float64, device=device)
+    total = torch.tensor(sums, dtype=torch.float64, device=inputs.device)
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(total)
     if int(total[0]) != expected:

@@ -27,6 +27,8 @@ _EXPLAINED = {
     "train.weight_decay": "weight decay",
     "train.warmup_steps": "warm-up steps",
     "train.schedule": "learning rate schedule",
+    "decoding.method": "decoder",
+    "decoding.exclude_history": "titles of the history left out",
     "decoding.beam_width": "beam width",
     "decoding.normalize": "normaliser of the search",
     "decoding.length_penalty": "length penalty",
