@@ -18,9 +18,7 @@ from torch import Tensor
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.scoring import Scorer
 from bearray.errors import ConfigError
-
-USUAL_NODES = 1000
-"""Nodes for which a batch makes room where no budget is given."""
+from bearray.trie import TokenTrie
 
 _FIRST_STRETCH = 4
 """Tokens of a forced stretch that are computed at once behind a prefix of one token ("full")."""
@@ -29,9 +27,9 @@ _PASS_TOKENS = 512
 _TABLE = 2**24
 """Continuations of all users that are filed at a time, at most (one prefix a user goes in whatever its
 children)."""
-_MOST_SLOTS = 4096
+_MOST_SLOTS = 1024
 """Computed tokens that a user keeps; with more, all are forgotten and computed again where needed. It bounds
-memory and the cost of attention, whatever part of the catalogue is searched."""
+memory and the cost of attention, whatever part of the catalogue is searched, and takes no longer."""
 
 
 class BranchAndBound(ABC):
@@ -188,6 +186,11 @@ class BranchAndBound(ABC):
         self.open_node = torch.cat([self.open_node, node.flatten(1)], dim=1).gather(1, place)
         self.open_slot = torch.cat([self.open_slot, slots], dim=1).gather(1, place)
         self.open_computed = torch.cat([self.open_computed, computed], dim=1).gather(1, place)
+
+
+def room_needed(trie: TokenTrie, node_budget: int | None) -> int:
+    """Answer tokens of a user that a search keeps at a time, for sizing batches."""
+    return min(len(trie), _MOST_SLOTS + _PASS_TOKENS, node_budget or len(trie))
 
 
 def check_search(**counts: int | None) -> None:

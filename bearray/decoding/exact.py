@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bearray.config import Normalize
-from bearray.decoding.bound import USUAL_NODES, BranchAndBound, check_search
+from bearray.decoding.bound import BranchAndBound, check_search, room_needed
 from bearray.decoding.drive import search_in_batches
 from bearray.decoding.result import BeamResult, make_result
 from bearray.decoding.scoring import Scorer
@@ -78,7 +78,7 @@ def exact_top_k(
         trie,
         start,
         normalize=normalize,
-        answer_tokens=min(node_budget or USUAL_NODES, len(trie)),
+        answer_tokens=room_needed(trie, node_budget),
         titles=titles,
         batch_size=batch_size,
         eos_token_id=eos_token_id,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bearray.config import Normalize
-from bearray.decoding.bound import USUAL_NODES, BranchAndBound, check_search
+from bearray.decoding.bound import BranchAndBound, check_search, room_needed
 from bearray.decoding.drive import map_batches
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.scoring import Scorer
@@ -180,7 +180,7 @@ def target_rank(
         trie,
         work,
         normalize=normalize,
-        answer_tokens=min(node_budget or USUAL_NODES, len(trie)),
+        answer_tokens=room_needed(trie, node_budget),
         batch_size=batch_size,
         eos_token_id=eos_token_id,
         progress=progress,

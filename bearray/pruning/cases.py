@@ -74,7 +74,8 @@ def measure(
         model: a causal LM on `device`.
         cases: U windows.
         trie: the catalogue.
-        decoding: beam width B, normaliser and batch size; its length penalty must be 0.
+        decoding: beam width B, normaliser and batch size; its length penalty must be 0. The method and what
+            may be recommended are not looked at: beam search over the whole catalogue is what is analysed.
         widths: [W] other beam widths.
         node_budget: prefixes that exact search, and the search for the true rank, may expand for one case;
             None: until proven.
