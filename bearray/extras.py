@@ -14,8 +14,8 @@ from bearray.objectives.igd import information_gain, node_entropy
 from bearray.task import Task
 from bearray.trie import TokenTrie
 
-PROVIDED = frozenset({"trie", "popularity", "information_gain"})
-"""Everything that an objective may ask for in `Objective.needs`."""
+PROVIDED = frozenset({"trie", "popularity", "information_gain", "thresholds"})
+"""Everything that an objective may ask for in `Objective.needs`; `TrainStep` makes the thresholds itself."""
 
 
 def interaction_counts(train: pd.DataFrame, title_of_item: dict[int, int], titles: int) -> np.ndarray:
@@ -42,7 +42,7 @@ class Extras:
     """
 
     def __init__(self, task: Task, trie: TokenTrie, needs: Collection[str]) -> None:
-        self.needs = frozenset(needs) - {"trie"}
+        self.needs = frozenset(needs) - {"trie", "thresholds"}
         if not self.needs:
             return
         counts = interaction_counts(task.dataset.train, task.catalog.title_of_item, len(task.catalog.titles))

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from bearray.batching import TokenBatch
 from bearray.decoding.network import open_network
 from bearray.errors import ModelError
 from bearray.objectives import AnswerTokens, LossOutput, Objective
+from bearray.simulation import batch_thresholds, is_deterministic
 from bearray.trie import TokenTrie
 
 
@@ -60,12 +62,15 @@ def check_projection(model: nn.Module, device: torch.device | str) -> None:
         )
 
 
-def hidden_states(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
+def hidden_states(model: nn.Module, batch: TokenBatch, cache: Any = None) -> torch.Tensor:
     """Hidden states [R * T, D] after the last norm; each answer's are those it would have behind its prompt
     alone.
 
     Rows with one answer are read causally. Rows with several have a mask in which a token sees its prompt
     and the tokens before it in its own answer, and count positions from the prompt's end in each answer.
+
+    Args:
+        cache: a `transformers` cache that is to receive the keys and values; None for none.
 
     Raises:
         ModelError: several answers, and a model whose attention takes no mask of one's own.
@@ -83,7 +88,11 @@ def hidden_states(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
         distance = batch.position_ids[:, :, None] - batch.position_ids[:, None, :]
         mask = network.mask(visible, distance, network.dtype)
     states: torch.Tensor = lm.base_model(
-        input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+        input_ids=batch.input_ids,
+        attention_mask=mask,
+        position_ids=batch.position_ids,
+        past_key_values=cache,
+        use_cache=cache is not None,
     ).last_hidden_state
     return states.flatten(0, 1)
 
@@ -116,7 +125,12 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: TokenBatch) -> LossOutput:
         lm: Any = causal_lm(self.model)
-        hidden = hidden_states(self.model, batch)
+        simulates = "thresholds" in self.objective.needs
+        cache = DynamicCache() if simulates and self._keys_may_be_used(lm) else None
+        hidden = hidden_states(self.model, batch, cache)
+        extras = dict(self.extras(batch)) if self.extras else {}
+        if simulates:
+            extras["thresholds"] = self._thresholds(batch, hidden, cache)
         total = batch.targets.numel()
         keep = torch.arange(total, device=hidden.device)
         if self.objective.positions == "branching":
@@ -131,7 +145,26 @@ class TrainStep(nn.Module):
             batch.instance[keep],
             batch.step[keep],
             num_answer_tokens=total,
-            extras={name: x[keep] for name, x in self.extras(batch).items()} if self.extras else None,
+            extras={name: x[keep] for name, x in extras.items()},
             answers=batch.answers,
         )
         return self.objective(tokens)
+
+    def _thresholds(
+        self, batch: TokenBatch, hidden: torch.Tensor, cache: DynamicCache | None
+    ) -> torch.Tensor:
+        layers: list[Any] = [] if cache is None else list(cache.layers)
+        return batch_thresholds(
+            open_network(self.model, self.eos_token_id),
+            batch,
+            self.trie,
+            beam_width=self.objective.beam_width,
+            normalize=self.objective.vocabulary,
+            keys=[(layer.keys, layer.values) for layer in layers] or None,
+            hidden=hidden,
+        )
+
+    @staticmethod
+    def _keys_may_be_used(lm: Any) -> bool:
+        """The training pass leaves keys behind, and they are those of an evaluation."""
+        return is_deterministic(lm) and not getattr(lm, "is_gradient_checkpointing", False)

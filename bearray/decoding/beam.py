@@ -191,6 +191,19 @@ class BeamSearch:
         return best, child.gather(1, column)
 
     def run(self) -> BeamResult:
+        """Search, and turn what was found into lists."""
+        everyone = self.search()
+        return make_result(
+            self.trie,
+            everyone.final_node,
+            everyone.final_score,
+            self._certified(everyone),
+            self.tree.passes,
+            everyone.expanded,
+        )
+
+    def search(self) -> Beams:
+        """Go down until every user is done; the state of all users."""
         everyone = self.beams
         while True:
             beams = self.beams
@@ -208,14 +221,7 @@ class BeamSearch:
             else:
                 break
         self._store(everyone)
-        return make_result(
-            self.trie,
-            everyone.final_node,
-            everyone.final_score,
-            self._certified(everyone),
-            self.tree.passes,
-            everyone.expanded,
-        )
+        return everyone
 
     # -- who waits for the model, who leaves -----------------------------------------------------------------
 

@@ -7,13 +7,16 @@ from typing import Any
 from bearray.config import ObjectiveConfig
 from bearray.errors import ConfigError
 from bearray.objectives.base import Objective
+from bearray.objectives.beam_simulation import BeamSimulation
 from bearray.objectives.bear import BEAR
 from bearray.objectives.d2lr import D2LR
 from bearray.objectives.igd import IGD
 from bearray.objectives.msl import MSL
 from bearray.objectives.sft import SFT
 
-OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (SFT, MSL, BEAR, D2LR, IGD)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    cls.name: cls for cls in (SFT, MSL, BEAR, BeamSimulation, D2LR, IGD)
+}
 
 
 def make_objective(config: ObjectiveConfig) -> Objective:

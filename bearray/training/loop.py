@@ -22,7 +22,7 @@ from bearray.backbones.load import load_model
 from bearray.backbones.lora import add_lora
 from bearray.batching import TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
-from bearray.errors import BearrayError
+from bearray.errors import BearrayError, ConfigError
 from bearray.extras import PROVIDED, Extras
 from bearray.objectives import LossOutput, at_least, make_objective
 from bearray.recommend import DecoderInputs
@@ -226,8 +226,13 @@ def check_objective(config: RunConfig, task: Task) -> None:
     """Fail before anything is trained when an objective cannot work on this catalogue.
 
     Raises:
-        ConfigError: what the objective lacks, by name.
+        ConfigError: what the objective lacks, by name, or what it cannot be combined with.
     """
     objective = make_objective(config.objective)
     objective.check_needs(PROVIDED)
+    if "thresholds" in objective.needs and config.train.zero_stage == 3:
+        raise ConfigError(
+            f"objective {objective.name!r} searches while it trains, each worker its own number of passes, and "
+            "ZeRO stage 3 needs equal numbers; set train.zero_stage to 2 or less"
+        )
     objective.bind(task.catalog.trie)

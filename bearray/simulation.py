@@ -1,0 +1,97 @@
+"""Thresholds of objective (3.1) for a training batch: a real beam search beside the training pass.
+
+Where nothing in the training pass is random (no dropout), its own keys and values of the prompts serve the
+search, and no prompt is computed twice; else the prompts are computed once more, in evaluation mode. Axis
+letters: R rows, N answer tokens, T tokens of the longest row, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bearray.batching import TokenBatch
+from bearray.config import Normalize
+from bearray.decoding.beam import BeamSearch
+from bearray.decoding.network import Network
+from bearray.decoding.prefixes import PrefixTree
+from bearray.decoding.scoring import Scorer
+from bearray.decoding.thresholds import ThresholdTrace
+from bearray.trie import TokenTrie
+
+Keys = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, [R, heads, T, head size]."""
+
+
+def is_deterministic(model: nn.Module) -> bool:
+    """Whether the model, in the mode it is in, computes the same in training as in evaluation."""
+    return not any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in model.modules()) and not (
+        any(getattr(m, "attention_dropout", 0) and m.training for m in model.modules())
+    )
+
+
+def prompt_lengths(batch: TokenBatch) -> Tensor:
+    """[R'] tokens of each row's prompt, for the rows that have an answer (all but a worker's empty share)."""
+    width = batch.input_ids.shape[1]
+    return batch.position[batch.step == 0] % width + 1
+
+
+@torch.no_grad()
+def batch_thresholds(
+    network: Network,
+    batch: TokenBatch,
+    trie: TokenTrie,
+    *,
+    beam_width: int,
+    normalize: Normalize,
+    keys: Keys | None = None,
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """The B-th best candidate's log-probability after each answer token.
+
+    Args:
+        network: the model, taken apart.
+        batch: rows with one answer each.
+        trie: on the batch's device.
+        beam_width: B.
+        normalize: the probability space of loss and search.
+        keys: of the training pass, if they may be used; None computes the prompts.
+        hidden: [R * T, D] the training pass's hidden states, with `keys`.
+
+    Returns:
+        [N] float32, as `bearray.decoding.thresholds.ThresholdTrace.threshold`; -inf where there are fewer
+        than B candidates.
+    """
+    if not len(batch.position):
+        return torch.zeros(0, device=batch.position.device)
+    lengths = prompt_lengths(batch)
+    if keys is not None:
+        assert hidden is not None
+        last = hidden[batch.position[batch.step == 0]].detach()
+        detached = [(k.detach(), v.detach()) for k, v in keys]
+        tree = PrefixTree.computed(network, detached, lengths, last, trie.max_depth)
+    else:
+        with evaluation_mode(network.body):
+            tree = PrefixTree(network, batch.input_ids[:, : int(lengths.max())], lengths, trie.max_depth)
+    trace = ThresholdTrace(len(lengths), trie.max_depth, lengths.device)
+    rows = torch.arange(len(lengths), device=lengths.device)
+    with evaluation_mode(network.body):
+        BeamSearch(
+            Scorer(network, trie, normalize), tree, rows, beam_width=beam_width, observer=trace
+        ).search()
+    return trace.threshold[batch.instance, batch.step]
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """No dropout inside; afterwards every part is back in the mode it was in."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
