@@ -88,8 +88,11 @@ class Task:
                 answer=[*self.catalog.tokens[title], self.eos_token_id],
                 nodes=[int(n) for n in path],
                 target_title=title,
+                row=row,
             )
-            for prompt, title, path in zip(self._prompts(windows), titles, nodes, strict=True)
+            for row, (prompt, title, path) in enumerate(
+                zip(self._prompts(windows), titles, nodes, strict=True)
+            )
         ]
 
     def cases(self, split: Split, rows: Sequence[int] | None = None) -> list[Case]:
@@ -97,20 +100,20 @@ class Task:
         windows = self.windows(split)
         rows = range(len(windows)) if rows is None else rows
         users, items = windows["user_id"].to_list(), windows["item_ids"].to_list()
+        title_of = self.catalog.title_of_item
         prompts = self._prompts([items[r] for r in rows])
         return [
             Case(
-        title_of = self.catalog.title_of_item
                 row=r,
                 user=int(users[r]),
                 prompt=prompt,
                 target_item=int(items[r][-1]),
                 target_title=title_of[int(items[r][-1])],
                 warm=int(items[r][-1]) in self.warm_items,
+                history_titles=tuple(title_of[int(item)] for item in items[r][:-1]),
             )
             for r, prompt in zip(rows, prompts, strict=True)
         ]
-                history_titles=tuple(title_of[int(item)] for item in items[r][:-1]),
 
 
 def load_task(config: RunConfig) -> Task:
