@@ -17,8 +17,8 @@ class BeamResult:
     sequences: list[list[list[int]]]
     """[U][<=B] token lists, without end-of-sequence."""
     scores: Tensor
-    """[U, B] float32, log-probability (beam search: divided by its length penalty), or what D3 and grounding rank
-    by; -inf where there is no such title.
+    """[U, B] float32, log-probability (beam search: divided by its length penalty), or what D3 and grounding
+    rank by; -inf where there is no such title.
     """
     title_ids: Tensor
     """[U, B] long, index of the title in the trie's sequences; -1 where there is none."""
