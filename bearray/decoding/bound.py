@@ -1,9 +1,9 @@
 """Branch and bound over the trie: what exact search and the search for a title's rank have in common.
 
 A prefix's log-probability bounds that of every title below it, since each further token can only lower it.
-So prefixes are expanded best first, and one whose log-probability does not exceed its user's bar is left
-alone with all its titles. The bar is what the searches differ in: the K-th best title found (`exact.py`), or
-a given title's own score (`target.py`).
+So a prefix whose log-probability does not exceed its user's bar is left alone with all its titles. The bar is
+what the searches differ in: the K-th best title found (`exact.py`), or a given title's own score
+(`target.py`).
 
 Axis letters: U users, P open prefixes, E prefixes expanded at once, C children, M titles.
 """
@@ -33,8 +33,8 @@ memory and the cost of attention, whatever part of the catalogue is searched, an
 
 
 class BranchAndBound(ABC):
-    """One batch of users. `open_*` are [U, P], by falling score, -inf where a user has fewer than P open
-    prefixes.
+    """One batch of users. `open_*` are [U, P], in the order of expansion; the score is -inf where a user has
+    fewer than P open prefixes.
 
     Args:
         scorer, ids, lengths: the batch, as `search_in_batches` gives it.
@@ -76,6 +76,10 @@ class BranchAndBound(ABC):
     def finish(self, score: Tensor, node: Tensor) -> None:
         """Take titles that were reached: scores [U, M], -inf for none, and their last nodes [U, M]."""
 
+    def urgency(self, score: Tensor, node: Tensor) -> Tensor:
+        """[U, P] which prefixes are expanded first, those of the largest numbers: the most probable ones."""
+        return score
+
     def search(self) -> dict[str, Tensor]:
         """Expand until no prefix is open, or the budget is spent; the tensors of `results`, [U, ...]."""
         root = torch.zeros_like(self.user)
@@ -83,7 +87,7 @@ class BranchAndBound(ABC):
         self._add(log_probs[:, None], child[:, None], root[:, None], root[:, None] - 1)
         everyone = {name: getattr(self, name).clone() for name in self.results}
         while True:
-            # Open prefixes are sorted and those that cannot win are dropped: none left is the proof.
+            # Prefixes that cannot win are dropped: none left is the proof.
             self.proven = (self.open_score <= self.bar()[:, None]).all(1)
             done = self.proven if self.budget is None else self.proven | (self.expanded >= self.budget)
             stay = (~done).nonzero()[:, 0]
@@ -102,7 +106,7 @@ class BranchAndBound(ABC):
             setattr(self, name, getattr(self, name)[rows])
 
     def _expand(self, active: Tensor) -> None:
-        """Compute the best open prefixes of each active user and put their continuations in their place."""
+        """Compute the first open prefixes of each active user and put their continuations in their place."""
         trie = self.trie
         if self.tree.used > _MOST_SLOTS:
             self.tree.forget()
@@ -181,9 +185,10 @@ class BranchAndBound(ABC):
         computed = trie.depth[parent].long()[..., None].expand(wide).flatten(1)
         every = torch.cat([self.open_score, waiting], dim=1)
         every = every.masked_fill(every <= self.bar()[:, None], -torch.inf)
+        nodes = torch.cat([self.open_node, node.flatten(1)], dim=1)
         kept = int((every > -torch.inf).sum(1).max())
-        self.open_score, place = every.topk(kept, dim=1)
-        self.open_node = torch.cat([self.open_node, node.flatten(1)], dim=1).gather(1, place)
+        place = self.urgency(every, nodes).topk(kept, dim=1).indices
+        self.open_score, self.open_node = every.gather(1, place), nodes.gather(1, place)
         self.open_slot = torch.cat([self.open_slot, slots], dim=1).gather(1, place)
         self.open_computed = torch.cat([self.open_computed, computed], dim=1).gather(1, place)
 

@@ -150,7 +150,8 @@ def target_rank(
     """The number of titles that are more probable than a given one, for each user.
 
     Every prefix that is more probable than the title is expanded, whatever the order, so a wide
-    `expand_width` costs nothing but memory. Titles whose score is that of the given one but for rounding
+    `expand_width` costs nothing but memory; going deep first, a budget that is too small for the proof still
+    finds many of the titles. Titles whose score is that of the given one but for rounding
     (`score_noise`) are ties and do not count; nor does the title itself.
 
     Args:
@@ -224,6 +225,12 @@ class _Count(BranchAndBound):
 
     def bar(self) -> Tensor:
         return self.limit
+
+    def urgency(self, score: Tensor, node: Tensor) -> Tensor:
+        """Deepest first: all have to be expanded in any order, and this one finds titles to count before a
+        budget is spent, and keeps few prefixes open. Of equal depth the most probable."""
+        fraction = 1 / (1 - score.clamp(max=0))  # in (0, 1], rising with the score; 0 for -inf
+        return torch.where(score > -torch.inf, self.trie.depth[node] + fraction, -torch.inf)
 
     def finish(self, score: Tensor, node: Tensor) -> None:
         better = (score > self.limit[:, None]) & (node != self.target[:, None])

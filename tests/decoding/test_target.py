@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bearray.decoding import bound, constrained_beam_search, exact_top_k
+from bearray.decoding import bound, constrained_beam_search, exact_top_k, target
 from bearray.decoding.target import score_noise, score_titles, target_rank, title_paths
 from bearray.errors import ConfigError, DataError
 from bearray.trie import TokenTrie
@@ -125,6 +125,22 @@ def test_a_budget_makes_the_rank_a_lower_bound(normalize):
         proven.append(int(result.proven.sum()))
     assert proven == sorted(proven)
     assert (proven[0], proven[-1]) == (0, 4)
+
+
+def test_going_deep_first_finds_titles_before_the_budget_is_spent(monkeypatch):
+    """A model that knows nothing: every short prefix is more probable than any long one."""
+    model = tiny_model(40)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(0.01)
+    titles = [[first, *range(first, first + 7)] for first in range(3, 100)]
+    ids, mask = random_prompts(5, [8, 20])
+    settings = {"normalize": "full", "node_budget": 30, "expand_width": 1}
+    trie = TokenTrie.from_sequences(titles)
+    scores = score_catalogue(model, ids, mask, titles, "full")
+    worst = scores.argmin(1).tolist()
+    assert min(target_rank(model, ids, mask, trie, worst, **settings).ranks) >= 10
+    monkeypatch.delattr(target._Count, "urgency")  # most probable first
+    assert target_rank(model, ids, mask, trie, worst, **settings).ranks.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("normalize", ["trie", "full"])
