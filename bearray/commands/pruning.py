@@ -49,7 +49,7 @@ def pruning(
     """
     from bearray.config import override
     from bearray.evaluation.pool import pool_size
-    from bearray.evaluation.pruning import Analysis, analyse_run, forget
+    from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring, forget
     from bearray.evaluation.trained import trained_runs
     from bearray.tuning.cluster import connect
     from bearray.tuning.watch import say
@@ -62,37 +62,40 @@ def pruning(
     work = []
     for run in trained_runs(runs):
         config = analysis.settings(run, data_dir=data_dir, base_model=base_model)
-        work.append((run, override(config, {"evaluation.actors": actors or config.evaluation.actors})))
-        if run.config.decoding.length_penalty:
-            say(f"{run.name}: measured without the run's length penalty, by probability")
-    connect()
-    for _, config in work:
-        pool_size(config, 1)
-    for run, config in work:
+        config = override(config, {"evaluation.actors": actors or config.evaluation.actors})
         folder = analysis.folder(run)
         if restart:
             forget(folder)
-        with _progress(f"{run.name} ({run.method})") as on_shard:
+        table = begin_measuring(config, run.checkpoint, folder, **analysis.options())
+        work.append((run, config, table))
+        if run.config.decoding.length_penalty:
+            say(f"{run.name}: measured without the run's length penalty, by probability")
+    if any(table.missing() for _, _, table in work):
+        connect()
+        for _, config, _ in work:
+            pool_size(config, 1)
+    for run, config, table in work:
+        with _progress(f"{run.name} ({run.method})", table.shards) as on_shard:
             found = analyse_run(run, config, analysis, on_shard=on_shard)
         _print(f"{run.method} on {run.dataset}, {run.base_model} ({run.name})", found)
-        say(f"written to {folder.root}")
+        say(f"written to {table.folder.root}")
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[OnShard]:
+def _progress(name: str, shards: int) -> Iterator[OnShard]:
     """A bar on a terminal, lines in a log."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bearray.tuning.watch import console, say
 
     if not console.is_terminal:
-        say(f"{name}: measuring")
+        say(f"{name}: {shards} shards")
         yield lambda done, total: say(f"{name}: shard {done}/{total}")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{name}, shards", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(f"{name}, shards", total=shards)
+        yield lambda done, _: bar.update(task, completed=done)
 
 
 def _print(title: str, found: Mapping[str, Any]) -> None:
@@ -119,4 +122,4 @@ def _print(title: str, found: Mapping[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "search" else "right")
     for line in lines:
         table.add_row(*map(Text, line[1:]))
-    console.print(table)
+    console.print(table, width=max(console.width, 110))  # a log has no width; numbers are not to be broken

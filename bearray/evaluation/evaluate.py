@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bearray.config import Normalize, RunConfig, config_hash, override, to_dict
+from bearray.config import Normalize, RunConfig, override, to_dict
 from bearray.data import open_dataset
 from bearray.evaluation.pool import OnShard, ShardActor, make_shards
 from bearray.evaluation.predictions import predictions_in, to_table
+from bearray.evaluation.trained import model_identity
 from bearray.metrics import evaluate
 from bearray.recommend import DecoderInputs, recommend
 from bearray.runs import Storage
@@ -38,12 +38,6 @@ class ShardDecoder(ShardActor):
         )
         item_of_title = np.array([items[0] for items in self.task.catalog.items_of_title])
         return to_table(cases, titles, scores, item_of_title)
-
-
-def trained_as(config: RunConfig) -> str:
-    """A hash of everything that a run's model depends on."""
-    settings = to_dict(config)
-    return config_hash({name: settings[name] for name in ("data", "model", "objective", "train")})
 
 
 def decode_split(
@@ -77,8 +71,7 @@ def decode_split(
                 "rows": total,
                 "shard_size": size,
                 "decoding": to_dict(config.decoding) | {"normalize": normalize, "batch_size": None},
-                "checkpoint": checkpoint and PurePosixPath(checkpoint).name,
-                "config": trained_as(config),
+                **model_identity(config, checkpoint, dataset),
             }
         )
     jobs = [(table, {"normalize": normalize}) for normalize, table in tables.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 
 from bearray.backbones.load import load_tokenizer
-from bearray.config import Normalize, RunConfig, config_hash, override, to_dict
+from bearray.config import Normalize, RunConfig, override
 from bearray.data import open_dataset
 from bearray.errors import ConfigError
 from bearray.evaluation.pool import OnShard, ShardActor, make_shards
 from bearray.evaluation.shards import MANIFEST, ShardedTable
-from bearray.evaluation.trained import TrainedRun, relocated
+from bearray.evaluation.trained import TrainedRun, model_identity, relocated
 from bearray.pruning import COLUMNS, WIDTHS, measure, summarize
 from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
@@ -104,6 +103,40 @@ def measurements_in(folder: Storage) -> pd.DataFrame:
     return ShardedTable(folder, SCHEMA, rows, made["shard_size"], "measurements").read()
 
 
+def begin_measuring(
+    config: RunConfig,
+    checkpoint: str | None,
+    folder: Storage,
+    *,
+    split: Split = "test",
+    windows: int | None = None,
+    widths: Sequence[int] = WIDTHS,
+    node_budget: int | None = None,
+) -> ShardedTable:
+    """Start or continue a folder of measurements; arguments and errors as `measure_split`. Needs no Ray."""
+    _check(config, widths, node_budget)
+    dataset = open_dataset(config.data.path, strict=config.data.strict)
+    total = len(sampled_windows(dataset, config.data, split))
+    rows = sample_rows(total, windows, config.data.sample_seed)
+    size = min(SHARD_SIZE, config.evaluation.shard_size)
+    table = ShardedTable(folder, SCHEMA, rows, size, "measurements")
+    table.begin(
+        {
+            "split": split,
+            "rows": len(rows),
+            "of": total,
+            "sample_seed": config.data.sample_seed,
+            "shard_size": size,
+            "normalize": config.decoding.normalize,
+            "beam_width": config.decoding.beam_width,
+            "widths": list(widths),
+            "node_budget": node_budget,
+            **model_identity(config, checkpoint, dataset),
+        }
+    )
+    return table
+
+
 def measure_split(
     config: RunConfig,
     checkpoint: str | None,
@@ -136,27 +169,14 @@ def measure_split(
         ResumeError: the folder holds measurements made with other settings.
         DataError: after measuring, a shard is missing or damaged.
     """
-    _check(config, widths, node_budget)
-    dataset = open_dataset(config.data.path, strict=config.data.strict)
-    total = len(sampled_windows(dataset, config.data, split))
-    rows = sample_rows(total, windows, config.data.sample_seed)
-    size = min(SHARD_SIZE, config.evaluation.shard_size)
-    table = ShardedTable(folder, SCHEMA, rows, size, "measurements")
-    table.begin(
-        {
-            "split": split,
-            "rows": len(rows),
-            "of": total,
-            "sample_seed": config.data.sample_seed,
-            "shard_size": size,
-            "normalize": config.decoding.normalize,
-            "beam_width": config.decoding.beam_width,
-            "widths": list(widths),
-            "node_budget": node_budget,
-            "checkpoint": checkpoint and PurePosixPath(checkpoint).name,
-            "data": dataset.content_hash,
-            "config": _trained_as(config),
-        }
+    table = begin_measuring(
+        config,
+        checkpoint,
+        folder,
+        split=split,
+        windows=windows,
+        widths=widths,
+        node_budget=node_budget,
     )
     job = {"widths": list(widths), "node_budget": node_budget or 0}
     make_shards(ShardMeasurer, config, checkpoint, split, [(table, job)], on_shard)
@@ -201,9 +221,13 @@ class Analysis:
             },
         )
         _check(config, self.widths, self.node_budget)
-        sample_rows(1, self.windows, 0)
+        sample_rows(1, self.windows, 0)  # for its check
         load_tokenizer(config.model.base)
         return config
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `begin_measuring` and `measure_split`."""
+        return {name: getattr(self, name) for name in ("split", "windows", "widths", "node_budget")}
 
 
 def analyse_run(
@@ -222,16 +246,7 @@ def analyse_run(
         As `measure_split`.
     """
     folder = analysis.folder(run)
-    frame = measure_split(
-        config,
-        run.checkpoint,
-        folder,
-        split=analysis.split,
-        windows=analysis.windows,
-        widths=analysis.widths,
-        node_budget=analysis.node_budget,
-        on_shard=on_shard,
-    )
+    frame = measure_split(config, run.checkpoint, folder, **analysis.options(), on_shard=on_shard)
     summary = summarize(frame, beam_width=config.decoding.beam_width, widths=analysis.widths)
     content = {"settings": folder.read_json(MANIFEST), "summary": summary}
     folder.write_json(SUMMARY, content)
@@ -257,11 +272,3 @@ def _check(config: RunConfig, widths: Sequence[int], node_budget: int | None) ->
             f"decoding.length_penalty is {config.decoding.length_penalty}; pruning is measured by "
             "probability, with 0"
         )
-
-
-def _trained_as(config: RunConfig) -> str:
-    """A hash of what the model depends on, wherever data and base model lie."""
-    settings = to_dict(config)
-    settings["data"]["path"] = None
-    settings["model"]["base"] = PurePosixPath(config.model.base).name
-    return config_hash({name: settings[name] for name in ("data", "model", "objective", "train")})

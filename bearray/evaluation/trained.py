@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
 
-from bearray.config import RunConfig, from_dict, override
-from bearray.data import open_dataset
+from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
+from bearray.data import Dataset, open_dataset
 from bearray.errors import DataError, MissingFileError, ResumeError
 from bearray.runs import Storage
 from bearray.training.trainer import CHECKPOINTS
@@ -39,7 +41,8 @@ def trained_runs(places: Sequence[str]) -> list[TrainedRun]:
     """The runs that some folders stand for, each once.
 
     Args:
-        places: run folders, and storage folders of sweeps: of these all runs that were chosen for the test.
+        places: run folders, and storage folders of sweeps: of these all runs that were chosen for the test
+            and have a checkpoint (baselines have none).
 
     Raises:
         MissingFileError: a folder that is not there or holds no such run, or a checkpoint that is gone.
@@ -102,11 +105,26 @@ def relocated(run: TrainedRun, *, data_dir: str | None = None, base_model: str |
     return config
 
 
+def model_identity(config: RunConfig, checkpoint: str | None, dataset: Dataset) -> dict[str, Any]:
+    """What a manifest says of the model behind a table: the same wherever data, base model and run folder
+    lie, and also after a later version has added a setting."""
+    plain = [override(c, {"data.path": "", "model.base": "-"}) for c in (RunConfig(), config)]
+    groups = ("data", "model", "objective", "train")
+    default, settings = ({name: to_dict(c)[name] for name in groups} for c in plain)
+    return {
+        "checkpoint": checkpoint and PurePosixPath(checkpoint).name,
+        "base_model": PurePosixPath(config.model.base).name,
+        "data": dataset.content_hash,
+        "config": config_hash(differences(default, settings)),
+    }
+
+
 def _chosen(storage: Storage) -> list[Storage]:
     names = set(storage.files(without=_NEVER_HOLDS_RUNS))
     folders = [os.path.dirname(n) for n in sorted(names) if os.path.basename(n) == CONFIG]
     runs = [storage.child(f) for f in folders if f"{f}/{RESULT}" in names]
-    chosen = [run for run in runs if run.read_json(RESULT).get("chosen")]
+    results = [(run, run.read_json(RESULT)) for run in runs]
+    chosen = [run for run, result in results if result.get("chosen") and result.get("checkpoint")]
     if not chosen:
         there = f"of {len(runs)} runs none was chosen for the test" if runs else "there is no finished run"
         raise MissingFileError(f"{storage.root}: {there}; give a run folder or the storage of a sweep")

@@ -17,9 +17,9 @@ EXPLANATION = (
     "search, because a prefix of it was dropped on the way. PR@K is the share of such targets that are "
     "pruned. Exact: the true rank among all titles of the catalogue decides which targets deserve a place. "
     "Pool: the rank among the titles that beam search found, and the target itself, decides; that is cheap, "
-    "but too high, since other titles that were pruned are not seen. Condition (3.2) of the paper: each "
-    "token of the target is among the B most probable ones of its step; where that fails, the target can be "
-    "cut whatever its overall probability."
+    "but as a rule too high, since other titles that were pruned are not seen. Condition (3.2) of the "
+    "paper: each token of the target is among the B most probable ones of its step; where that fails, the "
+    "target can be cut whatever its overall probability."
 )
 
 

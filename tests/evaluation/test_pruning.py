@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 
 from bearray.backbones.load import load_model
 from bearray.backbones.lora import load_adapter
@@ -21,12 +22,14 @@ from bearray.errors import ConfigError, ModelError, ResumeError
 from bearray.evaluation.pruning import (
     SCHEMA,
     Analysis,
+    begin_measuring,
     forget,
     measure_split,
     measurements_in,
     sample_rows,
     to_table,
 )
+from bearray.evaluation.shards import write_shard
 from bearray.evaluation.trained import TrainedRun
 from bearray.pruning import COLUMNS, measure, summarize
 from bearray.runs import Storage
@@ -179,33 +182,72 @@ def assert_same_rows(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
     assert all(len(times) == len(WIDTHS) + 2 and min(times) >= 0 for times in frame["seconds"])
 
 
+@pytest.fixture(scope="module")
+def checkpoint(config: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An adapter after a few steps, which changes what is recommended."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_job(config, Job("run", save=True), folder)
+    return str(folder / "run" / "1")
+
+
+@pytest.fixture(scope="module")
+def measured(
+    config: Any, checkpoint: str, local_ray: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, pd.DataFrame, list[tuple[int, int]]]:
+    folder = tmp_path_factory.mktemp("run") / "pruning"
+    told: list[tuple[int, int]] = []
+    frame = measure_split(
+        config,
+        checkpoint,
+        Storage(str(folder)),
+        windows=WINDOWS,
+        widths=WIDTHS,
+        on_shard=lambda *done: told.append(done),
+    )
+    return folder, frame, told
+
+
+@pytest.fixture
+def run_folder(config: Any, tmp_path: Path) -> Path:
+    """A finished run in a storage folder; its checkpoint is empty."""
+    folder = tmp_path / "runs" / "bear-1"
+    (folder / "checkpoints" / "checkpoint_1").mkdir(parents=True)
+    about = {"run": to_dict(config), "method": "BEAR", "dataset": "demo", "base_model": "micro"}
+    (folder / "config.json").write_text(json.dumps(about))
+    ended = {"status": "finished", "checkpoint": "/moved/checkpoints/checkpoint_1", "chosen": True}
+    (folder / "result.json").write_text(json.dumps(ended))
+    return folder
+
+
+def test_a_finished_analysis_is_told_again_without_a_cluster(
+    config: Any, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Storage(str(run_folder / "pruning"))
+    table = begin_measuring(config, "checkpoint_1", folder, windows=3, widths=WIDTHS)
+    write_shard(folder, 0, to_table(in_process(config, None, list(table.rows))))
+    pruning((str(tmp_path),), windows=3, widths=WIDTHS)
+    assert not ray.is_initialized()
+    out = " ".join(capsys.readouterr().out.split())
+    content = json.loads((run_folder / "pruning" / "summary.json").read_text())
+    assert content["summary"] == summarize(table.read(), beam_width=5, widths=WIDTHS)
+    assert content["settings"]["rows"] == 3 and content["settings"]["of"] == 11
+    for words in ("BEAR on demo, micro (bear-1)", "3 test cases", "PR@5: exact", "NDCG@10", str(run_folder)):
+        assert words in out, words
+    methods = [line.split()[:2] for line in out.split("ms/user")[1].split("beam")][1:]
+    assert [m[0] for m in methods] == ["5", "2", "20"]
+
+
+def test_other_settings_are_refused_before_a_cluster_is_needed(config: Any, run_folder: Path) -> None:
+    begin_measuring(config, "checkpoint_1", Storage(str(run_folder / "pruning")), windows=3)
+    with pytest.raises(ResumeError, match="rows: 3 -> 4"):
+        pruning((str(run_folder),), windows=4)
+    assert not ray.is_initialized()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 class TestOnRay:
-    @pytest.fixture(scope="class")
-    def checkpoint(self, config: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-        """An adapter after a few steps, which changes what is recommended."""
-        folder = tmp_path_factory.mktemp("trained")
-        run_job(config, Job("run", save=True), folder)
-        return str(folder / "run" / "1")
-
-    @pytest.fixture(scope="class")
-    def measured(
-        self, config: Any, checkpoint: str, local_ray: None, tmp_path_factory: pytest.TempPathFactory
-    ) -> tuple[Path, pd.DataFrame, list[tuple[int, int]]]:
-        folder = tmp_path_factory.mktemp("run") / "pruning"
-        told: list[tuple[int, int]] = []
-        frame = measure_split(
-            config,
-            checkpoint,
-            Storage(str(folder)),
-            windows=WINDOWS,
-            widths=WIDTHS,
-            on_shard=lambda *done: told.append(done),
-        )
-        return folder, frame, told
-
     def test_actors_measure_what_one_process_does(self, config: Any, checkpoint: str, measured: Any) -> None:
         folder, frame, told = measured
         wanted = sample_rows(11, WINDOWS, config.data.sample_seed)
@@ -243,15 +285,16 @@ class TestOnRay:
             measure_split(override(config, {"train.seed": 1}), checkpoint, folder, **same)
 
     def test_the_command_measures_prints_and_continues(
-        self, config: Any, checkpoint: str, measured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        checkpoint: str,
+        measured: Any,
+        run_folder: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
-        run = tmp_path / "runs" / "bear-1"
-        (run / "checkpoints").mkdir(parents=True)
+        run = run_folder
+        (run / "checkpoints" / "checkpoint_1").rmdir()
         (run / "checkpoints" / "checkpoint_1").symlink_to(checkpoint)
-        about = {"run": to_dict(config), "method": "BEAR", "dataset": "demo", "base_model": "micro"}
-        (run / "config.json").write_text(json.dumps(about))
-        ended = {"status": "finished", "checkpoint": "/moved/checkpoints/checkpoint_1", "chosen": True}
-        (run / "result.json").write_text(json.dumps(ended))
         pruning((str(tmp_path),), windows=WINDOWS, widths=WIDTHS, actors=1)
         out = " ".join(capsys.readouterr().out.split())
         content = json.loads((run / "pruning" / "summary.json").read_text())

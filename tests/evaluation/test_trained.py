@@ -12,7 +12,7 @@ import pytest
 from bearray.config import RunConfig, override, to_dict
 from bearray.data import open_dataset
 from bearray.errors import BearrayError, DataError, MissingFileError, ResumeError
-from bearray.evaluation.trained import open_run, relocated, trained_runs
+from bearray.evaluation.trained import model_identity, open_run, relocated, trained_runs
 from bearray.runs import Storage
 
 
@@ -68,6 +68,7 @@ def test_a_storage_stands_for_its_chosen_runs_and_each_counts_once(tmp_path: Pat
         write_run(runs / name, result={})
     write_run(runs / "bear-2", result={"chosen": False})
     write_run(runs / "bear-3")
+    write_run(runs / "sasrec-1", result={"checkpoint": None})  # a baseline searches no beams
     write_run(runs / "bear-4", result={"status": "failed", "chosen": False})
     write_run(runs / "bear-1" / "checkpoints" / "nested", result={})  # is no run of the sweep
     assert [run.name for run in trained_runs([str(tmp_path)])] == ["bear-1", "sft-1"]
@@ -121,3 +122,26 @@ def test_the_data_must_be_those_of_the_run(tmp_path: Path, demo_dir: Path) -> No
     other = open_run(Storage(str(write_run(tmp_path / "b", result={}, data=str(demo_dir)))))
     with pytest.raises(ResumeError, match=rf"b was trained on other data.*{right[:12]}.*abc.*--data-dir"):
         relocated(other)
+
+
+def test_a_model_is_the_same_wherever_it_lies(demo_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_dataset(demo_dir)
+    config = override(RunConfig(), {"data.path": "a/demo", "model.base": "cache/tiny-1", "train.lr": 0.5})
+    identity = model_identity(config, "old/checkpoints/checkpoint_3", data)
+    moved = override(config, {"data.path": "b/demo", "model.base": "/else/tiny-1", "evaluation.actors": 3})
+    assert model_identity(moved, "new/checkpoints/checkpoint_3", data) == identity
+    assert json.loads(json.dumps(identity)) == identity
+    for part, changes in {
+        "config": {"train.lr": 0.25},
+        "base_model": {"model.base": "cache/tiny-2"},
+    }.items():
+        other = model_identity(override(config, changes), "old/checkpoints/checkpoint_3", data)
+        assert {k for k in identity if identity[k] != other[k]} == {part}
+    assert model_identity(config, None, data)["checkpoint"] is None
+
+    def later(value: Any) -> Any:  # a version that has one setting more
+        tree = to_dict(value)
+        return {**tree, "train": {**tree["train"], "new": 1}}
+
+    monkeypatch.setattr("bearray.evaluation.trained.to_dict", later)
+    assert model_identity(config, "old/checkpoints/checkpoint_3", data) == identity
