@@ -47,7 +47,7 @@ def pruning(
         base_model: Folder of the runs' base model, if it was moved.
         restart: Throw away what was measured with other settings.
     """
-    from bearray.config import override
+    from bearray.config import differences, override, to_dict
     from bearray.evaluation.pool import pool_size
     from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring, forget
     from bearray.evaluation.trained import trained_runs
@@ -68,8 +68,8 @@ def pruning(
             forget(folder)
         table = begin_measuring(config, run.checkpoint, folder, **analysis.options())
         work.append((run, config, table))
-        if run.config.decoding.length_penalty:
-            say(f"{run.name}: measured without the run's length penalty, by probability")
+        for change in differences(to_dict(run.config.decoding), to_dict(config.decoding), "decoding"):
+            say(f"{run.name}: measured with other settings than its own: {change}")
     if any(table.missing() for _, _, table in work):
         connect()
         for _, config, _ in work:

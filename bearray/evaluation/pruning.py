@@ -217,7 +217,10 @@ class Analysis:
             config,
             {
                 "decoding.normalize": self.normalize or config.decoding.normalize,
-                "decoding.length_penalty": 0.0,  # pruning is about probabilities
+                # Pruning is what beam search does to titles by their probability, among all titles.
+                "decoding.method": "beam",
+                "decoding.exclude_history": False,
+                "decoding.length_penalty": 0.0,
             },
         )
         _check(config, self.widths, self.node_budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from itertools import pairwise
@@ -124,10 +125,10 @@ def test_folders_say_what_is_not_the_usual(run: TrainedRun) -> None:
 def test_settings_are_checked_before_a_cluster_is_needed(run: TrainedRun, tmp_path: Path) -> None:
     settings = Analysis(normalize="full").settings(run)
     assert settings == override(run.config, {"decoding.normalize": "full"})
-    with_penalty = TrainedRun(
-        **{**run.__dict__, "config": override(run.config, {"decoding.length_penalty": 1.0})}
-    )
-    assert Analysis().settings(with_penalty).decoding.length_penalty == 0
+    for unusual in ({"length_penalty": 1.0, "exclude_history": True}, {"method": "greedy"}):
+        changed = override(run.config, {f"decoding.{name}": value for name, value in unusual.items()})
+        other = dataclasses.replace(run, config=changed)
+        assert Analysis().settings(other) == run.config  # by probability, plain beam search over all titles
     with pytest.raises(ConfigError, match="widths: 0"):
         Analysis(widths=(20, 0)).settings(run)
     with pytest.raises(ConfigError, match="node_budget: -1"):
@@ -136,8 +137,9 @@ def test_settings_are_checked_before_a_cluster_is_needed(run: TrainedRun, tmp_pa
         Analysis(windows=-3).settings(run)
     with pytest.raises(ModelError, match="moved"):
         Analysis().settings(run, base_model=str(tmp_path / "moved"))
+    with_penalty = override(run.config, {"decoding.length_penalty": 1.0})
     with pytest.raises(ConfigError, match="length_penalty is 1"):
-        measure_split(with_penalty.config, None, Storage(str(tmp_path)))
+        measure_split(with_penalty, None, Storage(str(tmp_path)))
 
 
 def test_an_analysis_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
