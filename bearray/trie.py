@@ -195,6 +195,11 @@ class TokenTrie:
         return replace(self, **moved)
 
     @cached_property
+    def largest_token(self) -> int:
+        """The largest token of any sequence."""
+        return int(self.child_token.max())
+
+    @cached_property
     def title_order(self) -> TitleOrder:
         """The titles in depth-first order; made when it is first asked for, then kept (8 bytes a node)."""
         return title_order(self)

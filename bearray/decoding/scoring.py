@@ -124,7 +124,7 @@ def check_catalogue(trie: TokenTrie, network: Network) -> None:
         ModelError: a token beyond the model's vocabulary, or the end-of-sequence token inside a title.
     """
     rows = network.body.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    largest = int(trie.child_token.max())
+    largest = trie.largest_token
     if rows and largest >= rows:
         raise ModelError(f"the trie holds token {largest}, but the model's vocabulary has {rows} tokens")
     if bool((trie.child_token == network.eos_token_id).any()):
