@@ -57,9 +57,10 @@ def title_order(trie: TokenTrie) -> TitleOrder:
     ends = (terminal >= 0).astype(np.int64)
     count = ends.copy()  # titles at or below each node
     for depth in range(trie.max_depth, 0, -1):
-        above, here = slice(level[depth - 1], level[depth]), slice(level[depth], level[depth + 1])
-        below = np.bincount(parent[here] - above.start, count[here], minlength=above.stop - above.start)
-        count[above] += below.astype(np.int64)
+        low, high = level[depth - 1], level[depth]
+        here = slice(high, level[depth + 1])
+        below = np.bincount(parent[here] - low, count[here], minlength=high - low)
+        count[low:high] += below.astype(np.int64)
     before = np.concatenate([[0], np.cumsum(count)])  # titles below all nodes with a lower number
     first = np.zeros(len(count), dtype=np.int64)
     for depth in range(1, trie.max_depth + 1):
