@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bearray.commands.base_model:build",
         "train a small stand-in for a pre-trained model on a training split",
     ),
+    "baseline sasrec": (
+        "bearray.commands.baseline:sasrec",
+        "train and test SASRec, which knows items by number only",
+    ),
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
     "report": ("bearray.commands.report:report", "write the report of a storage folder"),
     "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),

@@ -17,6 +17,7 @@ from bearray.config import (
     ModelConfig,
     ObjectiveConfig,
     RunConfig,
+    SASRecConfig,
     TrainConfig,
     config_hash,
     differences,
@@ -251,3 +252,24 @@ def test_every_field_says_what_it_is():
         for field, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign):
                 assert isinstance(after, ast.Expr), f"{node.name}.{field.target.id} has no docstring"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layers", 0),
+        ("hidden", 0),
+        ("heads", 0),
+        ("heads", 3),
+        ("dropout", 1.0),
+        ("max_history", 0),
+        ("train.epochs", 0),
+        ("train.patience", 0),
+        ("train.batch_size", 0),
+        ("train.lr", 0.0),
+        ("train.seed", -1),
+    ],
+)
+def test_a_baseline_value_that_cannot_work_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        override(SASRecConfig(), {name: value})

@@ -68,6 +68,7 @@ def test_python_runs(
     (tmp_path / "data" / "demo").symlink_to(demo_dir)
     (tmp_path / "base").symlink_to(micro_base)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BEARRAY_CACHE", str(tmp_path / "cache"))
     registered = dict(OBJECTIVES)
     names: dict[str, Any] = {"__name__": "__docs__"}
     try:
