@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bearray.data import clean_title
+from bearray.data.prompts import PromptTemplate, render_answer, render_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bearray.data import Dataset
+
+
+PROMPT_TITLES = 10
+"""Titles in a question at most, as in a window."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +108,24 @@ def _next_window(sequence: Sequence[int], waiting: Sequence[Sequence[int]]) -> i
     return int(np.argmin(preceded))
 
 
-def write_documents(histories: Iterable[Sequence[str]], rng: np.random.Generator) -> list[str]:
-    """Histories as text: lists of quoted titles.
+def write_documents(
+    histories: Iterable[Sequence[str]], rng: np.random.Generator, template: PromptTemplate
+) -> list[str]:
+    """Histories as text: half of them as lists of quoted titles, half as a question and its answer.
 
-    A third is separated by commas, as in a prompt; a third has a title a line, as an answer stands; a third
-    starts with commas and goes on with lines. A language model that had seen only one of these would not
-    know the first token of an answer, because tokenizers join a quote at a line's start, but not one after
-    a space, to the word behind it.
+    Of the lists, a third is separated by commas, as in a prompt; a third has a title a line, as an answer
+    stands; a third starts with commas and goes on with lines. A language model that had seen only one of
+    these would not know the first token of an answer, because tokenizers join a quote at a line's start, but
+    not one after a space, to the word behind it. The questions are the data set's prompts about up to ten
+    titles that follow each other, answered by the next one: a pre-trained model has met instructions, too.
     """
     documents = []
     for history in histories:
+        if len(history) > 1 and rng.random() < 0.5:
+            target = int(rng.integers(1, len(history)))
+            prompt = render_prompt(template, history[max(0, target - PROMPT_TITLES) : target])
+            documents.append(prompt + render_answer(history[target]))
+            continue
         quoted = [f'"{title}"' for title in history]
         style = rng.integers(3)
         commas = (len(quoted), 0, int(rng.integers(1, len(quoted) + 1)))[style]

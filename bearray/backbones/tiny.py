@@ -3,8 +3,9 @@ a CPU.
 
 It is what a laptop or a machine without a download uses to run the whole pipeline: the same loading code,
 the same adapter, the same prompts. It is not a pre-trained model. It has read nothing but the training
-split's titles and histories, so it knows the catalogue's wording and who follows whom, and nothing of the
-world; numbers from it compare objectives, they do not predict what Llama 3 would reach.
+split's titles and histories, as lists and as prompts with their answers, so it knows the catalogue's
+wording, the question and who follows whom, and nothing of the world; numbers from it compare objectives,
+they do not predict what Llama 3 would reach.
 
 The folder is in Hugging Face format, with a card `bearray-base.json` that says what it was trained on.
 """
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from bearray.backbones.corpus import Corpus, training_corpus, write_documents
 from bearray.backbones.presets import STAND_IN_CARD
 from bearray.backbones.pretrain import BaseSize, new_model, pack, steps_for, train, unigram_entropy
 from bearray.backbones.progress import no_library_bars, training_progress
-from bearray.data.prompts import DOMAINS, render_prompt
+from bearray.data.prompts import DOMAINS, PromptTemplate, render_prompt, template_for
 from bearray.errors import ModelError, StorageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from bearray.data import Dataset
 
-RECIPE = 1
+RECIPE = 2
 """Version of everything below that changes the weights; part of the cache key."""
 
 SIZES = {
@@ -70,6 +71,7 @@ def build_base_model(
     seed: int = 0,
     cache_dir: str | Path | None = None,
     out: str | Path | None = None,
+    steps: int | None = None,
     unescape: bool = True,
     progress: bool = True,
 ) -> Path:
@@ -77,14 +79,15 @@ def build_base_model(
 
     A byte-level BPE tokenizer is trained on the titles that occur in training windows and on the prompt
     templates; then a Llama with random weights learns next-token prediction on the training histories,
-    written as lists of quoted titles. Equal training split, size and seed give the same folder and, with
-    the same number of threads on the same kind of processor, the same weights. Several processes may ask at
-    once: one builds, the others wait.
+    written as lists of quoted titles and as prompts with their answers. Equal training split, size, steps
+    and seed give the same folder and, with the same number of threads on the same kind of processor, the same
+    weights. Several processes may ask at once: one builds, the others wait.
 
     Args:
         dataset: only `items` and `train` are read, and of `items` only titles that occur in `train`.
         size: "tiny", "small" or "medium", or a shape of one's own.
         seed: of initialisation, order and layout of the text.
+        steps: optimiser steps; None: the size's own, which take minutes.
         cache_dir: default: the environment's BEARRAY_CACHE, or ~/.cache/bearray/base-models.
         out: also put the folder here; it must not hold anything else.
         unescape: turn HTML entities in titles into characters, as `DataConfig.unescape`.
@@ -98,8 +101,13 @@ def build_base_model(
         StorageError: the cache or `out` cannot be written, or `out` holds something else.
     """
     shape = _size(size)
+    if steps is not None:
+        if steps < 1:
+            raise ModelError(f"steps is {steps}; it must be at least 1")
+        shape = replace(shape, max_steps=steps, epochs=float(steps * shape.batch_blocks))
     corpus = training_corpus(dataset, unescape=unescape)
-    key = _content_key(corpus, shape, seed)
+    template = template_for(dataset.name)
+    key = _content_key(corpus, template, shape, seed)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     folder = cache / f"{shape.name}-{key[:16]}"
     try:
@@ -108,7 +116,8 @@ def build_base_model(
             with FileLock(cache / f"{folder.name}.lock"):
                 if not _is_complete(folder):  # another process may have built it while this one waited
                     _publish(
-                        folder, lambda new: _build(new, dataset.name, corpus, shape, seed, key, progress)
+                        folder,
+                        lambda new: _build(new, dataset.name, corpus, template, shape, seed, key, progress),
                     )
         return folder if out is None else _copy(folder, Path(out), key)
     except OSError as error:
@@ -131,8 +140,9 @@ def _size(size: str | BaseSize) -> BaseSize:
     return SIZES[size]
 
 
-def _content_key(corpus: Corpus, size: BaseSize, seed: int) -> str:
-    content = [RECIPE, asdict(size), seed, corpus.titles, corpus.histories, _template_texts()]
+def _content_key(corpus: Corpus, template: PromptTemplate, size: BaseSize, seed: int) -> str:
+    texts = [*_template_texts(), render_prompt(template, [""])]
+    content = [RECIPE, asdict(size), seed, corpus.titles, corpus.histories, texts]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,14 +157,21 @@ def _tokenizer_texts(corpus: Corpus) -> list[str]:
 
 
 def _build(
-    folder: Path, dataset_name: str, corpus: Corpus, size: BaseSize, seed: int, key: str, progress: bool
+    folder: Path,
+    dataset_name: str,
+    corpus: Corpus,
+    template: PromptTemplate,
+    size: BaseSize,
+    seed: int,
+    key: str,
+    progress: bool,
 ) -> None:
     started = time.perf_counter()
     tokenizer = train_tokenizer(_tokenizer_texts(corpus), size.vocab_size)
     bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
 
     def epoch_blocks(epoch: int) -> np.ndarray:
-        return _text_blocks(corpus, tokenizer, size, np.random.default_rng([seed, epoch]))
+        return _text_blocks(corpus, template, tokenizer, size, np.random.default_rng([seed, epoch]))
 
     first = epoch_blocks(0)
     model = new_model(size, len(tokenizer), bos=bos, eos=eos, seed=seed)
@@ -203,9 +220,13 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _text_blocks(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, size: BaseSize, rng: np.random.Generator
+    corpus: Corpus,
+    template: PromptTemplate,
+    tokenizer: PreTrainedTokenizerFast,
+    size: BaseSize,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    documents = write_documents(corpus.histories, rng)
+    documents = write_documents(corpus.histories, rng, template)
     order = rng.permutation(len(documents))
     encoded = tokenizer(
         [documents[i] for i in order],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bearray.backbones.corpus import merge_windows, training_corpus, write_documents
 from bearray.data import Dataset, open_dataset
+from bearray.data.prompts import DOMAINS, render_answer, render_prompt
 
 
 def frame(rows: list[tuple[int, list[int], int]]) -> pd.DataFrame:
@@ -48,14 +49,27 @@ def test_only_the_training_split_is_read(awkward_data: Dataset) -> None:
     assert "Harry &amp; the Stone" in training_corpus(awkward_data, unescape=False).titles
 
 
-def test_documents_hold_each_title_in_order_in_all_three_layouts() -> None:
+def test_lists_hold_each_title_in_order_in_all_three_layouts() -> None:
     history = [f"t{i}" for i in range(6)]
-    documents = write_documents([history] * 200, np.random.default_rng(0))
+    written = write_documents([history] * 400, np.random.default_rng(0), DOMAINS["book"])
+    documents = [d for d in written if "### Response" not in d]
+    assert 140 < len(documents) < 260
     quoted = [f'"{t}"' for t in history]
     assert {d.replace("\n", ", ") for d in documents} == {", ".join(quoted)}
     lines, commas = documents.count("\n".join(quoted)), documents.count(", ".join(quoted))
-    assert lines > 40 and commas > 40 and 200 - lines - commas > 30
-    assert documents == write_documents([history] * 200, np.random.default_rng(0))
+    assert lines > 40 and commas > 40 and len(documents) - lines - commas > 30
+    assert written == write_documents([history] * 400, np.random.default_rng(0), DOMAINS["book"])
+
+
+def test_questions_are_the_prompts_about_titles_that_the_answer_follows() -> None:
+    history, template = [f"t{i}" for i in range(14)], DOMAINS["office"]
+    written = write_documents([history] * 400 + [["alone"]] * 20, np.random.default_rng(0), template)
+    questions = [d for d in written if "### Response" in d]
+    possible = [
+        render_prompt(template, history[max(0, i - 10) : i]) + render_answer(history[i]) for i in range(1, 14)
+    ]
+    assert set(questions) == set(possible)  # every title is asked for, the first one never
+    assert written.count('"alone"') == 20
 
 
 @pytest.mark.data

@@ -55,6 +55,15 @@ def test_a_hit_in_the_cache_does_no_work(awkward_data: Dataset, micro_folder: Pa
         build_micro(awkward_data, micro_folder.parent, replace(MICRO, max_steps=9))
 
 
+def test_steps_can_be_asked_for(awkward_data: Dataset, micro_folder: Path, tmp_path: Path) -> None:
+    """Also more than the size's own epochs would give."""
+    longer = build_micro(awkward_data, tmp_path, steps=11)
+    assert json.loads((longer / STAND_IN_CARD).read_text())["steps"] == 11
+    assert longer.name != micro_folder.name
+    with pytest.raises(ModelError, match="steps is 0"):
+        build_micro(awkward_data, tmp_path, steps=0)
+
+
 def test_a_folder_without_its_card_is_built_again(awkward_data: Dataset, tmp_path: Path) -> None:
     folder = build_micro(awkward_data, tmp_path)
     wanted = weights(folder)
@@ -93,8 +102,8 @@ def test_no_text_from_valid_or_test_is_learnt(awkward_data, tmp_path, monkeypatc
 
     real_blocks, blocks = tiny._text_blocks, []
 
-    def spy_blocks(corpus, tokenizer, size, rng):
-        blocks.append((tokenizer, real_blocks(corpus, tokenizer, size, rng)))
+    def spy_blocks(corpus, template, tokenizer, size, rng):
+        blocks.append((tokenizer, real_blocks(corpus, template, tokenizer, size, rng)))
         return blocks[-1][1]
 
     monkeypatch.setattr(tiny, "train_tokenizer", spy)
