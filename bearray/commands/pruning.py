@@ -99,6 +99,7 @@ def _progress(name: str, shards: int) -> Iterator[OnShard]:
 
 
 def _print(title: str, found: Mapping[str, Any]) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -122,4 +123,5 @@ def _print(title: str, found: Mapping[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "search" else "right")
     for line in lines:
         table.add_row(*map(Text, line[1:]))
-    console.print(table, width=max(console.width, 110))  # a log has no width; numbers are not to be broken
+    # A log has no width, and numbers are not to be broken over lines.
+    Console(width=max(console.width, 110)).print(table)
