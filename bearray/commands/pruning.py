@@ -89,7 +89,7 @@ def _progress(name: str, shards: int) -> Iterator[OnShard]:
     from bearray.tuning.watch import console, say
 
     if not console.is_terminal:
-        say(f"{name}: {shards} shards")
+        say(f"{name}: {shards} shard{'s' * (shards != 1)}")
         yield lambda done, total: say(f"{name}: shard {done}/{total}")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -115,7 +115,8 @@ def _print(title: str, found: Mapping[str, Any]) -> None:
         f"{settings['normalize']}; the true rank is proven for {row.rank_proven:.1%}"
     )
     for r in row.rates:
-        console.print(Text(f"PR@{r.k}: exact {rate(r.exact)}; pool {rate(r.pool)}"))
+        unknown = f"; {r.unknown} cases not proven and left out of exact" if r.unknown else ""
+        console.print(Text(f"PR@{r.k}: exact {rate(r.exact)}; pool {rate(r.pool)}{unknown}"))
     console.print(Text(causes(row)))
     table = Table(box=None, pad_edge=False)
     header, lines = search_cells([row])
