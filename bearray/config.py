@@ -23,6 +23,7 @@ C = TypeVar("C")
 
 Normalize = Literal["trie", "full"]
 Form = Literal["equation", "released", "hinge"]
+NegativeKind = Literal["uniform", "popularity", "near", "self"]
 DecodingMethod = Literal["beam", "d3", "diverse", "exact", "greedy", "grounding"]
 
 
@@ -133,12 +134,40 @@ class ObjectiveConfig:
     """MSL, BEAR: softmax temperature."""
     adaptive: bool = False
     """MSL: adaptive temperature (ATS) instead of a fixed one."""
+    mix: float = 0.0
+    """Objective (3.1): share of BEAR's own margin, in [0, 1]."""
+    beta: float | None = None
+    """S-DPO, DPO, DMPO, RosePO: scale of the reward (None: the published one of each)."""
+    negatives: int = 3
+    """S-DPO, DMPO: other titles for each window; DPO and RosePO always take one."""
+    negative_kind: NegativeKind | None = None
+    """S-DPO, DPO, DMPO, RosePO: uniform over titles, by training popularity, near in the base model's
+    embeddings, or the model's own best wrong titles (None: the published one of each)."""
+    near_to: Literal["history", "target"] = "history"
+    """Negatives of kind near: near the titles of the history, or near the target's title."""
+    reference: Literal["start", "base"] = "start"
+    """S-DPO, DPO, DMPO, RosePO: the frozen model that rewards are relative to: the adapter as training
+    started with it (`train.init_adapter`; a new one changes nothing), or the base model without one."""
+    smoothing: float | None = 0.1
+    """RosePO: probability that a preference is the wrong way round (None: from a per-user score matrix)."""
+    mask_common_prefix: bool = False
+    """S-DPO with BEAR: leave a negative's tokens that it shares with the target out of the regulariser."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.lam) and self.lam >= 0, "objective.lam", self.lam, "at least 0")
         _positive("objective.xi", self.xi)
         _positive("objective.tau", self.tau)
+        _require(0 <= self.mix <= 1, "objective.mix", self.mix, "in [0, 1]")
         _at_least("objective.beam_width", self.beam_width, 1)
+        if self.beta is not None:
+            _positive("objective.beta", self.beta)
+        _at_least("objective.negatives", self.negatives, 1)
+        _require(
+            self.smoothing is None or 0 <= self.smoothing < 0.5,
+            "objective.smoothing",
+            self.smoothing,
+            "in [0, 0.5), or None to take it from per-user scores",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +208,9 @@ class TrainConfig:
     """Restarts from the last checkpoint after a lost worker."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
+    init_adapter: str | None = None
+    """Adapter to start from, of the same base model and LoRA settings: a folder or URI of one, or of a
+    checkpoint with one (None: a new adapter, which changes nothing)."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch_size", "num_workers", "validate_every"):
@@ -187,6 +219,12 @@ class TrainConfig:
         _positive("train.cpus_per_worker", self.cpus_per_worker)
         for name in ("weight_decay", "warmup_steps", "max_grad_norm", "max_failures"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        _require(
+            self.init_adapter is None or bool(self.init_adapter),
+            "train.init_adapter",
+            self.init_adapter,
+            "a folder or URI, or None",
+        )
         _require(self.zero_stage in (0, 1, 2, 3), "train.zero_stage", self.zero_stage, "0, 1, 2 or 3")
         _require(
             self.batch_size >= self.num_workers,

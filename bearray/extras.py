@@ -3,7 +3,7 @@ entropies."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,14 @@ from bearray.objectives.igd import information_gain, node_entropy
 from bearray.task import Task
 from bearray.trie import TokenTrie
 
-PROVIDED = frozenset({"trie", "popularity", "information_gain", "thresholds"})
-"""Everything that an objective may ask for in `Objective.needs`; `TrainStep` makes the thresholds itself."""
+UserScores = Callable[[torch.Tensor], torch.Tensor]
+"""A text-free model's scores of all titles: numbers of training windows [R] -> [R, titles]."""
+
+MADE_BY_THE_STEP = frozenset({"trie", "thresholds", "reference", "negatives"})
+"""What `TrainStep` and the loop make, not `Extras`."""
+PROVIDED = MADE_BY_THE_STEP | {"popularity", "information_gain"}
+"""Everything that an objective may ask for in `Objective.needs`, but "user_scores", which somebody has to
+give (`Extras`)."""
 
 
 def interaction_counts(train: pd.DataFrame, title_of_item: dict[int, int], titles: int) -> np.ndarray:
@@ -32,22 +38,30 @@ def interaction_counts(train: pd.DataFrame, title_of_item: dict[int, int], title
     return counts
 
 
+def training_counts(task: Task) -> np.ndarray:
+    """`interaction_counts` of a task: [titles] int64."""
+    return interaction_counts(task.dataset.train, task.catalog.title_of_item, len(task.catalog.titles))
+
+
 class Extras:
-    """Per-token values of a batch, by name.
+    """Values of a batch by name, per token and per window.
 
     Args:
         task: where the counts come from.
         trie: the catalogue's trie on the training device.
         needs: which values the objective asks for; others are not computed.
+        user_scores: gives "user_scores"; None where there is no such model.
     """
 
-    def __init__(self, task: Task, trie: TokenTrie, needs: Collection[str]) -> None:
-        self.needs = frozenset(needs) - {"trie", "thresholds"}
-        if not self.needs:
-            return
-        counts = interaction_counts(task.dataset.train, task.catalog.title_of_item, len(task.catalog.titles))
-        self.popularity = torch.from_numpy(counts).to(trie.device)
-        self.entropy = node_entropy(trie, self.popularity)
+    def __init__(
+        self, task: Task, trie: TokenTrie, needs: Collection[str], user_scores: UserScores | None = None
+    ) -> None:
+        self.needs = frozenset(needs) - MADE_BY_THE_STEP
+        self.user_scores = user_scores
+        self.provided = PROVIDED | ({"user_scores"} if user_scores is not None else set())
+        if self.needs & {"popularity", "information_gain"}:
+            self.popularity = torch.from_numpy(training_counts(task)).to(trie.device)
+            self.entropy = node_entropy(trie, self.popularity)
 
     def __call__(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
         """[N] values for each answer token of the batch."""
@@ -57,3 +71,9 @@ class Extras:
         if "information_gain" in self.needs:
             values["information_gain"] = information_gain(self.entropy, batch.nodes, batch.instance)
         return values
+
+    def of_windows(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+        """[R, ...] values for each window of the batch."""
+        if "user_scores" not in self.needs or self.user_scores is None:
+            return {}
+        return {"user_scores": self.user_scores(batch.row)}

@@ -16,10 +16,12 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from bearray.backbones.reference import Reference, as_reference
 from bearray.batching import TokenBatch
 from bearray.decoding.network import open_network
 from bearray.errors import ModelError
 from bearray.objectives import AnswerTokens, LossOutput, Objective
+from bearray.objectives.ops import pick
 from bearray.simulation import batch_thresholds, is_deterministic
 from bearray.trie import TokenTrie
 
@@ -106,6 +108,9 @@ class TrainStep(nn.Module):
         trie: the catalogue's titles.
         eos_token_id: what ends an answer.
         extras: gives the values that the objective needs beyond the trie, [N] each, for a batch.
+        window_extras: as `extras`, for what belongs to windows, [R, ...] each.
+        reference: which frozen model the objective's rewards are relative to, where it needs one; for
+            "start" the model must have a copy of its adapter (`bearray.backbones.reference`).
     """
 
     def __init__(
@@ -115,6 +120,8 @@ class TrainStep(nn.Module):
         trie: TokenTrie,
         eos_token_id: int,
         extras: Callable[[TokenBatch], dict[str, torch.Tensor]] | None = None,
+        window_extras: Callable[[TokenBatch], dict[str, torch.Tensor]] | None = None,
+        reference: Reference = "start",
     ) -> None:
         super().__init__()
         self.model = model
@@ -122,33 +129,50 @@ class TrainStep(nn.Module):
         self.trie = trie
         self.eos_token_id = eos_token_id
         self.extras = extras
+        self.window_extras = window_extras
+        self.reference = reference
 
     def forward(self, batch: TokenBatch) -> LossOutput:
         lm: Any = causal_lm(self.model)
+        keep = torch.arange(len(batch.targets), device=batch.targets.device)
+        if self.objective.positions == "branching":
+            keep = keep[self.trie.child_count(batch.nodes) > 1]
+        # The reference goes first: of its pass only a number a token is left when the other one begins.
+        reference = self._reference_log_probs(batch, keep) if "reference" in self.objective.needs else None
         simulates = "thresholds" in self.objective.needs
         cache = DynamicCache() if simulates and self._keys_may_be_used(lm) else None
         hidden = hidden_states(self.model, batch, cache)
         extras = dict(self.extras(batch)) if self.extras else {}
         if simulates:
             extras["thresholds"] = self._thresholds(batch, hidden, cache)
-        total = batch.targets.numel()
-        keep = torch.arange(total, device=hidden.device)
-        if self.objective.positions == "branching":
-            keep = keep[self.trie.child_count(batch.nodes) > 1]
-        logits = project(lm, hidden[batch.position[keep]])
-        tokens = AnswerTokens.build(
-            logits,
+        tokens = self._tokens(batch, keep, hidden)
+        tokens.extras = {name: x[keep] for name, x in extras.items()}
+        if reference is not None:
+            tokens.extras["reference"] = reference
+        if self.window_extras is not None:
+            tokens.window_extras = self.window_extras(batch)
+        return self.objective(tokens)
+
+    def _tokens(self, batch: TokenBatch, keep: torch.Tensor, hidden: torch.Tensor) -> AnswerTokens:
+        return AnswerTokens.build(
+            project(causal_lm(self.model), hidden[batch.position[keep]]),
             batch.targets[keep],
             batch.nodes[keep],
             self.trie,
             self.eos_token_id,
             batch.instance[keep],
             batch.step[keep],
-            num_answer_tokens=total,
-            extras={name: x[keep] for name, x in extras.items()},
+            num_answer_tokens=len(batch.targets),
             answers=batch.answers,
         )
-        return self.objective(tokens)
+
+    def _reference_log_probs(self, batch: TokenBatch, keep: torch.Tensor) -> torch.Tensor:
+        """[N] float32 log-probability of each kept token under the frozen reference, in the objective's
+        vocabulary."""
+        with as_reference(self.model, self.reference):
+            tokens = self._tokens(batch, keep, hidden_states(self.model, batch))
+            log_probs, column = self.objective.log_probs(tokens)
+            return pick(log_probs, column)
 
     def _thresholds(
         self, batch: TokenBatch, hidden: torch.Tensor, cache: DynamicCache | None

@@ -95,6 +95,11 @@ class Task:
             )
         ]
 
+    def histories(self, split: Split) -> list[list[int]]:
+        """Title ids of each window's history, oldest first."""
+        of = self.catalog.title_of_item
+        return [[of[int(item)] for item in items[:-1]] for items in self.windows(split)["item_ids"]]
+
     def cases(self, split: Split, rows: Sequence[int] | None = None) -> list[Case]:
         """Windows to decode, all of them or the given rows of the sampled split."""
         windows = self.windows(split)

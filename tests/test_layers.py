@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "simulation task",
         "step",
         "extras",
-        "recommend pruning",
+        "negatives recommend pruning",
         "training",
         "evaluation efficiency",
         "report",

@@ -7,12 +7,14 @@ starts at 0, so a new adapter changes nothing.
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from bearray.backbones.reference import REFERENCE, TRAINED
 from bearray.config import ModelConfig
 from bearray.errors import ModelError
 
@@ -60,7 +62,11 @@ def save_adapter(model: PeftModel, folder: str | Path, *, state_dict: dict[str, 
     target.mkdir(parents=True, exist_ok=True)
     # save_embedding_layers: "auto" would ask the hub whether the vocabulary was resized; it never is here.
     model.save_pretrained(
-        str(target), safe_serialization=True, save_embedding_layers=False, state_dict=state_dict
+        str(target),
+        safe_serialization=True,
+        save_embedding_layers=False,
+        state_dict=state_dict,
+        selected_adapters=[TRAINED],  # a frozen copy beside it is not what was trained
     )
     (target / "README.md").unlink(missing_ok=True)  # PEFT's unfilled model card template
     return target
@@ -96,9 +102,51 @@ def load_adapter(
     _check_tensors(source, saved, get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     set_peft_model_state_dict(wrapped, saved)
     for name, parameter in wrapped.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name and f".{REFERENCE}." not in name:
             parameter.requires_grad_(trainable)
     return wrapped
+
+
+def start_from(model: PeftModel, folder: str | Path, config: ModelConfig) -> None:
+    """Put a saved adapter's weights into a new adapter, to train on from there.
+
+    Args:
+        model: as `add_lora` returns it.
+        folder: of the adapter.
+        config: what the new adapter was made from; the saved one must have been made from the same.
+
+    Raises:
+        ModelError: as `load_adapter`, or another rank, alpha or set of layers.
+    """
+    check_adapter(folder, config)
+    load_adapter(model, folder, trainable=True)
+
+
+def check_adapter(folder: str | Path, config: ModelConfig) -> None:
+    """Make sure that a saved adapter can be trained on under these settings; reads no weights.
+
+    Raises:
+        ModelError: a file is missing or damaged, or another rank, alpha or set of layers.
+    """
+    source = Path(folder)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (source / name).is_file():
+            raise ModelError(f"adapter folder {source} has no {name}")
+    try:
+        saved = json.loads((source / CONFIG_FILE).read_text())
+        there: dict[str, Any] = {
+            "model.lora_r": saved["r"],
+            "model.lora_alpha": float(saved["lora_alpha"]),
+            "model.lora_targets": sorted(saved["target_modules"]),
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{source / CONFIG_FILE} is damaged: {error!r}") from error
+    here = [config.lora_r, float(config.lora_alpha), sorted(config.lora_targets)]
+    for (name, value), wanted in zip(there.items(), here, strict=True):
+        if value != wanted:
+            raise ModelError(
+                f"adapter {source} was trained with {name} {value}, this run has {wanted}; give it {value}"
+            )
 
 
 def merge_for_inference(model: PeftModel, *, copy_base: bool = False) -> PreTrainedModel:

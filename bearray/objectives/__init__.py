@@ -1,24 +1,36 @@
 """The losses: dense functions for a notebook, and the same as objectives of the training step."""
 
-from bearray.objectives.base import LossOutput, Objective, at_least
+from bearray.objectives.base import LossOutput, NegativeSpec, Objective, at_least
 from bearray.objectives.bear import BEAR, bear_loss, bear_regularizer
 from bearray.objectives.d2lr import D2LR
+from bearray.objectives.dmpo import DMPO
+from bearray.objectives.dpo import DPO
 from bearray.objectives.igd import IGD, information_gain, node_entropy
 from bearray.objectives.msl import MSL, msl_loss
 from bearray.objectives.registry import OBJECTIVES, list_objectives, make_objective
+from bearray.objectives.rosepo import RosePO
+from bearray.objectives.sdpo import SDPO
+from bearray.objectives.sdpo_bear import SDPOBear
 from bearray.objectives.sft import SFT, sft_loss
-from bearray.objectives.tokens import AnswerTokens
+from bearray.objectives.tokens import Answers, AnswerTokens
 
 __all__ = [
     "BEAR",
     "D2LR",
+    "DMPO",
+    "DPO",
     "IGD",
     "MSL",
     "OBJECTIVES",
+    "SDPO",
     "SFT",
     "AnswerTokens",
+    "Answers",
     "LossOutput",
+    "NegativeSpec",
     "Objective",
+    "RosePO",
+    "SDPOBear",
     "at_least",
     "bear_loss",
     "bear_regularizer",

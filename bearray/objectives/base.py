@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bearray.config import Normalize, ObjectiveConfig
+from bearray.config import NegativeKind, Normalize, ObjectiveConfig
 from bearray.errors import ConfigError
 from bearray.objectives.ops import beam_threshold, log_softmax, mask_out, pick
 from bearray.objectives.tokens import AnswerTokens, Trie
@@ -44,6 +44,18 @@ class LossOutput:
     """Sums for `Objective.end_step`, added up like `weight`; None if the objective adapts nothing."""
 
 
+@dataclass(frozen=True)
+class NegativeSpec:
+    """Which answers an objective wants beside each window's target."""
+
+    kind: NegativeKind | Literal["rollout"]
+    """uniform, popularity, near, self: titles other than the target, exactly `count` for each window.
+    rollout: what beam search with the policy as it stands returns, the target included where it is found,
+    best first and with scores; fewer where the search finds fewer."""
+    count: int
+    """Answers for each window, at least 1."""
+
+
 def at_least(weight: Tensor) -> Tensor:
     """`weight`, kept from 0: the loss of a step in which no token counts (all are forced) is 0, not NaN."""
     return weight.clamp_min(1e-8)
@@ -57,7 +69,11 @@ class Objective(ABC):
     source: ClassVar[str]
     """The paper that it is from."""
     needs: frozenset[str] = frozenset()
-    """What the step must provide beyond logits: "trie", or names of `AnswerTokens.extras`."""
+    """What the step must provide beyond logits: "trie"; "negatives" (see there); "reference", the
+    log-probability of each token under the frozen reference; or other names of `AnswerTokens.extras` and
+    `window_extras`."""
+    negatives: NegativeSpec | None = None
+    """The answers it wants beside the targets; `needs` has "negatives" if there are any."""
     vocabulary: Normalize = "full"
     """The softmax is over the trie's valid next tokens, or over all tokens."""
     positions: Literal["all", "branching"] = "all"
@@ -77,12 +93,13 @@ class Objective(ABC):
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         """The loss of a micro-batch."""
 
-    def weight_of(self, num_tokens: int, num_branching: int) -> float:
+    def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
         """`LossOutput.weight` of a micro-batch before its forward pass.
 
         Args:
-            num_tokens: its answer tokens, forced ones included.
+            num_tokens: its targets' tokens, forced ones included.
             num_branching: those with more than one valid next token.
+            num_windows: its windows.
 
         Raises:
             RuntimeError: `weight_from_forward` is True.
@@ -157,6 +174,18 @@ class Objective(ABC):
                 f"extras[{name!r}] must be [{len(tokens.targets)}], one a row; got {tuple(values.shape)}"
             )
         return values
+
+    def window_extra(self, tokens: AnswerTokens, name: str) -> Tensor:
+        """One of `AnswerTokens.window_extras`, [R, ...].
+
+        Raises:
+            ConfigError: the training step did not provide it.
+        """
+        if name not in tokens.window_extras:
+            raise ConfigError(
+                f"objective {self.name!r} needs {name!r}, which the training step did not provide"
+            )
+        return tokens.window_extras[name]
 
     def common_metrics(self, tokens: AnswerTokens, nll: Tensor) -> dict[str, Metric]:
         """The metrics of every objective, over the tokens of the windows' targets.

@@ -120,7 +120,7 @@ class MSL(Objective):
         metrics["tau"] = (weight * self.tau, weight)
         return LossOutput(self.tau * nll.sum(), weight, metrics, self._stats(tokens))
 
-    def weight_of(self, num_tokens: int, num_branching: int) -> float:
+    def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
         return float(num_branching if self.adaptive else num_tokens)
 
     def bind(self, trie: Trie) -> None:

@@ -54,10 +54,9 @@ class Answers:
         return len(self.title) > self.num_windows
 
     def to(self, device: torch.device | str) -> Answers:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Answers(
-            **{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()}
-        )
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_windows"}
+        moved = {name: x.to(device, non_blocking=True) for name, x in columns.items()}
+        return Answers(**moved, num_windows=self.num_windows)
 
 
 @dataclass

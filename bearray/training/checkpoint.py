@@ -6,16 +6,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from bearray.backbones.lora import load_adapter, save_adapter
+from bearray.backbones.reference import reference_parameters
 from bearray.errors import ModelError, ResumeError
 from bearray.objectives import Objective
 from bearray.training.engine import Engine
 
 ADAPTER = "adapter"
 OPTIMIZER = "optimizer.safetensors"
+REFERENCE = "reference.safetensors"
 STATE = "state.json"
 
 
@@ -31,6 +34,10 @@ def save_checkpoint(
         if rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             save_adapter(model, folder / ADAPTER)
+            reference = reference_parameters(model)
+            if reference:
+                weights = {n: p.detach().cpu().contiguous() for n, p in reference.items()}
+                save_file(weights, folder / REFERENCE)
     if rank == 0:
         save_file({name: value.contiguous() for name, value in optimizer.items()}, folder / OPTIMIZER)
         state = {"epoch": epoch, "objective": objective.state_dict()}
@@ -49,6 +56,7 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
     try:
         state = json.loads((folder / STATE).read_text())
         optimizer = load_file(folder / OPTIMIZER)
+        reference = load_file(folder / REFERENCE) if reference_parameters(model) else {}
     except Exception as error:
         raise ResumeError(f"checkpoint {folder} cannot be read: {error}") from error
     with engine.gathered_adapter(modify=True):
@@ -56,7 +64,18 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
             load_adapter(model, folder / ADAPTER, trainable=True)
         except ModelError as error:
             raise ResumeError(f"checkpoint {folder} does not fit this run: {error}") from error
+        _restore_reference(folder, model, reference)
     engine.adapter_changed()
     engine.load_optimizer_state(optimizer)
     objective.load_state_dict(state["objective"])
     return int(state["epoch"])
+
+
+@torch.no_grad()
+def _restore_reference(folder: Path, model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
+    """The frozen copy of the adapter, which is the reference of preference losses."""
+    weights = reference_parameters(model)
+    if {n: tuple(p.shape) for n, p in weights.items()} != {n: tuple(x.shape) for n, x in saved.items()}:
+        raise ResumeError(f"checkpoint {folder} does not fit this run: {REFERENCE} has other tensors")
+    for name, parameter in weights.items():
+        parameter.copy_(saved[name])

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from bearray.backbones.reference import reference_parameters
 from bearray.config import TrainConfig
 from bearray.errors import ConfigError
 
@@ -47,8 +48,8 @@ class Engine(Protocol):
         """While it lasts, every worker holds all weights and may run the bare model on its own."""
 
     def gathered_adapter(self, *, modify: bool = False) -> AbstractContextManager[None]:
-        """While it lasts, every worker holds the adapter's weights; with `modify`, all write the same
-        values."""
+        """While it lasts, every worker holds the adapter's weights and those of a frozen copy; with
+        `modify`, all write the same values."""
 
     def adapter_changed(self) -> None:
         """The adapter's weights were replaced: bring the optimiser's own copies in line."""
@@ -252,8 +253,9 @@ class DeepSpeedEngine:
             return nullcontext()
         import deepspeed
 
+        weights = [*self.parameters.values(), *reference_parameters(self.module).values()]
         gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
-            list(self.parameters.values()), modifier_rank=0 if modify else None
+            weights, modifier_rank=0 if modify else None
         )
         return gathered
 

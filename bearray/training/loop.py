@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,20 @@ import torch
 import torch.distributed as dist
 
 from bearray.backbones.load import load_model
-from bearray.backbones.lora import add_lora
-from bearray.batching import TokenBatch, collate, plan_epoch, split_batch
+from bearray.backbones.lora import add_lora, start_from
+from bearray.backbones.reference import add_reference, refresh_reference
+from bearray.batching import Answer, TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
 from bearray.errors import BearrayError, ConfigError
-from bearray.extras import PROVIDED, Extras
+from bearray.extras import PROVIDED, Extras, UserScores
+from bearray.negatives import OtherAnswers, check_negatives
 from bearray.objectives import LossOutput, at_least, make_objective
 from bearray.recommend import DecoderInputs
 from bearray.step import TrainStep, check_projection
 from bearray.task import Task
 from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
 from bearray.training.engine import make_engine
+from bearray.training.start import check_init_adapter, init_adapter
 from bearray.training.validation import validate
 
 Log = Callable[[dict[str, Any]], None]
@@ -55,10 +59,22 @@ class Loop:
         rank, world: this worker's number, and how many there are.
         device: where the model goes.
         log: called on rank 0 with each row of metrics.jsonl.
+        user_scores: a text-free model's scores, for objectives that need them.
+
+    Raises:
+        ConfigError: the objective needs something that there is not.
     """
 
     def __init__(
-        self, config: RunConfig, task: Task, *, rank: int, world: int, device: torch.device, log: Log
+        self,
+        config: RunConfig,
+        task: Task,
+        *,
+        rank: int,
+        world: int,
+        device: torch.device,
+        log: Log,
+        user_scores: UserScores | None = None,
     ) -> None:
         self.config, self.task, self.rank, self.world, self.device, self.log = (
             config, task, rank, world, device, log,
@@ -69,19 +85,38 @@ class Loop:
         self.decoder_inputs = DecoderInputs(task, device)
         self.trie = self.decoder_inputs.trie
         self.objective = make_objective(config.objective)
+        extras = Extras(task, self.trie, self.objective.needs, user_scores)
+        self.objective.check_needs(extras.provided)
         self.objective.bind(task.catalog.trie)
         dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
         base = load_model(config.model.base, dtype=dtype, device=device)
         check_projection(base, device)
         self.model = add_lora(base, config.model, seed=train.seed)
+        if train.init_adapter is not None:
+            with init_adapter(train.init_adapter) as folder:
+                start_from(self.model, folder, config.model)
+        if "reference" in self.objective.needs and config.objective.reference == "start":
+            add_reference(self.model)
+        self.others = None
+        if self.objective.negatives is not None:
+            self.others = OtherAnswers(
+                self.objective.negatives, config, task, self.examples, self.model, self.trie
+            )
         if train.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.enable_input_require_grads()
         self.rounds = -(-train.batch_size // (world * train.micro_batch_size))
         self.steps_per_epoch = -(-len(self.examples) // train.batch_size)
         self.total_steps = self.steps_per_epoch * train.epochs
-        extras = Extras(task, self.trie, self.objective.needs)
-        module = TrainStep(self.model, self.objective, self.trie, task.eos_token_id, extras)
+        module = TrainStep(
+            self.model,
+            self.objective,
+            self.trie,
+            task.eos_token_id,
+            extras,
+            extras.of_windows,
+            config.objective.reference,
+        )
         self.engine = make_engine(module, train, rounds=self.rounds, device=device)
         self.lengths = [len(e.prompt) + len(e.answer) for e in self.examples]
         branching = self.trie.child_count(
@@ -131,10 +166,7 @@ class Loop:
         began = time.perf_counter()
         train = self.config.train
         parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.rounds)
-        micro = [
-            collate([self.examples[i] for i in part], self.task.pad_token_id).to(self.device)
-            for part in parts
-        ]
+        micro = self._micro_batches(step, parts)
         weight = self._known_weight(step, batch, micro)
         outputs = []
         for k, tokens in enumerate(micro):
@@ -152,6 +184,27 @@ class Loop:
         if not updated:
             raise DivergedError(f"the gradient of {self._diverged(step)}")
 
+    def _micro_batches(self, step: int, parts: list[np.ndarray]) -> list[TokenBatch]:
+        """This worker's windows with the answers that the objective wants."""
+        pad = self.task.pad_token_id
+        others: list[list[list[Answer]] | None] = [None] * len(parts)
+        if self.others is not None:
+            rows = [[int(i) for i in part] for part in parts]
+            # All at once: the model is the same throughout the step, and ZeRO gathers its weights once.
+            with self.engine.gathered() if self.others.uses_model else nullcontext():
+                flat = iter(self.others([i for own in rows for i in own], step))
+            others = [[next(flat) for _ in own] for own in rows]
+        return [
+            collate([self.examples[i] for i in part], pad, more).to(self.device)
+            for part, more in zip(parts, others, strict=True)
+        ]
+
+    def refresh_reference(self) -> None:
+        """Make the adapter as it stands the frozen reference; a collective, for `objective.reference`
+        "start"."""
+        with self.engine.gathered_adapter(modify=True):
+            refresh_reference(self.model)
+
     def _forward(self, step: int, k: int, tokens: TokenBatch) -> LossOutput:
         seed = hash((self.config.train.seed, step, k, self.rank)) % 2**63
         torch.manual_seed(seed)  # dropout depends on where in the run we are, not on what ran before
@@ -166,7 +219,7 @@ class Loop:
         """
         if not self.objective.weight_from_forward:
             total = self.objective.weight_of(
-                int(self.answer_tokens[batch].sum()), int(self.branching_tokens[batch].sum())
+                int(self.answer_tokens[batch].sum()), int(self.branching_tokens[batch].sum()), len(batch)
             )
             return torch.tensor(total, dtype=torch.float64, device=self.device)
         if len(micro) == 1:
@@ -236,3 +289,6 @@ def check_objective(config: RunConfig, task: Task) -> None:
             "ZeRO stage 3 needs equal numbers; set train.zero_stage to 2 or less"
         )
     objective.bind(task.catalog.trie)
+    if objective.negatives is not None:
+        check_negatives(objective.negatives, config, task)
+    check_init_adapter(config)

@@ -150,10 +150,11 @@ def _plans(sweep: SweepConfig, dataset: Dataset, base: str) -> dict[str, RunPlan
 
 
 def _with_objective(run: RunConfig, method: str) -> RunConfig:
-    """What only BEAR uses goes back to its defaults for other methods, so that it does not make two runs of
-    one."""
+    """What only regularisers use goes back to its defaults for other methods, so that it does not make two
+    runs of one."""
     fresh = ObjectiveConfig()
-    unused = {} if method == "bear" else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
+    regularised = method in ("bear", "beam_simulation", "sdpo_bear")
+    unused = {} if regularised else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
     return override(run, {**unused, "objective.name": method})
 
 

@@ -34,6 +34,8 @@ class Job:
     save: bool = False
     """Write a checkpoint after each epoch."""
     validate: bool = False
+    refresh: bool = False
+    """Make the adapter as it stands the frozen reference after each epoch."""
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Outcome:
     moments: dict[str, torch.Tensor]
     valid: list[dict[str, float]]
     error: str | None
+    reference: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def run_jobs(config: RunConfig, jobs: Sequence[Job], folder: Path, *, world: int) -> dict[str, Outcome]:
@@ -80,6 +83,8 @@ def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: 
     try:
         while loop.epoch < job.epochs:
             loop.run_epoch()
+            if job.refresh:
+                loop.refresh_reference()
             if job.validate:
                 valid.append(loop.validate())
             if job.save:
@@ -91,4 +96,6 @@ def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: 
     if rank != 0:
         return Outcome(rows, {}, {}, valid, None)
     adapter = load_file(final / "adapter" / "adapter_model.safetensors")
-    return Outcome(rows, adapter, load_file(final / "optimizer.safetensors"), valid, None)
+    frozen = final / "reference.safetensors"
+    reference = load_file(frozen) if frozen.exists() else {}
+    return Outcome(rows, adapter, load_file(final / "optimizer.safetensors"), valid, None, reference)
