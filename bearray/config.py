@@ -252,8 +252,8 @@ class DecodingConfig:
     """Exact: prefixes scored for one window at most (None: until the list is proven)."""
     d3_alpha: float = 0.9
     """D3: weight of the language model, in [0, 1]; the rest is the text-free model's. Tune it."""
-    d3_scores: Literal["popularity"] = "popularity"
-    """D3: the text-free model; popularity is how often a title occurs in training, plus 1."""
+    d3_scores: Literal["popularity", "sasrec"] = "popularity"
+    """D3: the text-free model: counts in training plus 1, or SASRec (`bearray baseline sasrec`)."""
     diverse_groups: int = 5
     """Diverse beam search: groups, which must divide the beam width."""
     diverse_penalty: float = 0.5
@@ -262,12 +262,17 @@ class DecodingConfig:
     """Grounding: beams of the unconstrained search (BIGRec's number)."""
     grounding_gamma: float = 0.0
     """Grounding: weight of popularity in the distance; 0 leaves it out."""
-    batch_size: int = 32
-    """Users decoded at a time."""
+    batch_size: int | None = None
+    """Users decoded at a time (None: as many as memory holds)."""
 
     def __post_init__(self) -> None:
         _at_least("decoding.beam_width", self.beam_width, 1)
-        _at_least("decoding.batch_size", self.batch_size, 1)
+        _require(
+            self.batch_size is None or self.batch_size >= 1,
+            "decoding.batch_size",
+            self.batch_size,
+            "at least 1, or None for what memory holds",
+        )
         _require(math.isfinite(self.length_penalty), "decoding.length_penalty", self.length_penalty, "finite")
         _require(
             self.length_penalty == 0 or self.method in ("beam", "d3", "grounding"),

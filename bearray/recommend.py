@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bearray.baselines.cache import Fitted
+from bearray.baselines.sasrec import load_or_train_sasrec
 from bearray.batching import left_pad
 from bearray.config import DecodingConfig
 from bearray.decoding import (
@@ -42,6 +44,7 @@ class DecoderInputs:
         self.pad_token_id = task.pad_token_id
         self._popularity: Tensor | None = None
         self._embeddings: TitleEmbeddings | None = None
+        self._sasrec: Fitted | None = None
 
     def popularity(self) -> Tensor:
         """[titles] float32 on the CPU: how often each title was interacted with in training."""
@@ -50,6 +53,15 @@ class DecoderInputs:
             counts = interaction_counts(self._task.dataset.train, catalog.title_of_item, len(catalog))
             self._popularity = torch.from_numpy(counts).float()
         return self._popularity
+
+    def text_free_scores(self, cases: Sequence[Case], name: Literal["popularity", "sasrec"]) -> Tensor:
+        """[U, titles] logits of a model without text, for D3; SASRec is trained when first asked for."""
+        if name == "popularity":
+            # Counts plus one as probabilities: a title that training lacks stays possible.
+            return self.popularity().add(1).log().expand(len(cases), -1)
+        if self._sasrec is None:
+            self._sasrec = load_or_train_sasrec(self._task.dataset, self._task.catalog.title_of_item)
+        return self._sasrec.title_scores([c.history_titles for c in cases])
 
     def title_embeddings(self, model: nn.Module) -> TitleEmbeddings:
         """The titles' vectors under the base model, which must be the same one in all calls."""
@@ -92,8 +104,7 @@ def _decode(
             *asked, k=width, normalize=normalize, node_budget=decoding.exact_node_budget, **common
         )
     if decoding.method == "d3":
-        # Counts plus one as probabilities: a title that training lacks stays possible.
-        text_free = inputs.popularity().add(1).log().expand(len(cases), -1)
+        text_free = inputs.text_free_scores(cases, decoding.d3_scores)
         return d3_beam_search(*asked, text_free, alpha=decoding.d3_alpha, normalize=normalize, **penalised)
     if decoding.method == "diverse":
         return diverse_beam_search(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from bearray.baselines.sasrec import load_or_train_sasrec
 from bearray.batching import left_pad
-from bearray.config import DecodingConfig, DecodingMethod
+from bearray.config import BaselineTrainConfig, DecodingConfig, DecodingMethod, SASRecConfig
 from bearray.decoding import (
     constrained_beam_search,
     d3_beam_search,
@@ -181,3 +182,30 @@ def test_ranks_of_targets(cases):
     titles[1] = titles[1][::-1]
     titles[2] = -1
     assert target_ranks(cases[:4], titles[:4]).tolist() == [0.0, 1.0, np.inf, 0.0]
+
+
+def test_d3_can_ask_sasrec(model, cases, inputs, micro_task, monkeypatch, tmp_path):
+    """Trained once, on the task's own title ids, and asked about the windows' histories."""
+    settings = SASRecConfig(hidden=8, train=BaselineTrainConfig(epochs=1))
+    trained = []
+
+    def train(dataset, title_of_item):
+        trained.append(
+            load_or_train_sasrec(dataset, title_of_item, settings, cache_dir=tmp_path, progress=False)
+        )
+        return trained[-1]
+
+    monkeypatch.setattr("bearray.recommend.load_or_train_sasrec", train)
+    asked = config("d3", d3_alpha=0.2, d3_scores="sasrec")
+    fresh = DecoderInputs(micro_task, "cpu")
+    titles, scores = recommend(model, cases, asked, fresh)
+    assert len(trained) == 1
+    again, _ = recommend(model, cases[:2], asked, fresh)
+    assert len(trained) == 1 and (again == titles[:2]).all()
+    ids, mask = left_pad([c.prompt for c in cases], micro_task.pad_token_id)
+    text_free = trained[0].title_scores([c.history_titles for c in cases])
+    assert text_free.shape == (len(cases), len(micro_task.catalog)) and text_free.std(0).max() > 0
+    expected = d3_beam_search(
+        model, ids, mask, inputs.trie, text_free, alpha=0.2, beam_width=WIDTH, normalize="trie"
+    )
+    np.testing.assert_allclose(scores, expected.scores.numpy(), rtol=1e-4, atol=1e-4)

@@ -11,8 +11,8 @@ the surrogate that is to (3.1) what (3.4) is to (3.2) (the paper gives no loss f
     equation   mean( -log p(y_t) + lam * log sigmoid(D_t / xi) )
     hinge      mean( -log p(y_t) - lam * log sigmoid(-D_t / xi) )
 
-`equation` gives token k of a title the weight 1 + (lam / xi) * sum over t >= k of sigmoid(-D_t / xi), so early
-tokens weigh most. Where beam search had fewer than B candidates nothing can be pruned: the term is 0.
+`equation` gives token k of a title the weight 1 + (lam / xi) * sum over t >= k of sigmoid(-D_t / xi), so
+early tokens weigh most. Where beam search had fewer than B candidates nothing can be pruned: the term is 0.
 
 `mix` in [0, 1] blends the cumulative margin D_t with BEAR's own, log beta_t - log p(y_t): 0 is (3.1) alone, 1
 is BEAR. It is ours, for the question whether the cheap condition loses anything.

@@ -285,8 +285,8 @@ def check_objective(config: RunConfig, task: Task) -> None:
     objective.check_needs(PROVIDED)
     if "thresholds" in objective.needs and config.train.zero_stage == 3:
         raise ConfigError(
-            f"objective {objective.name!r} searches while it trains, each worker its own number of passes, and "
-            "ZeRO stage 3 needs equal numbers; set train.zero_stage to 2 or less"
+            f"objective {objective.name!r} searches while it trains, each worker its own number of passes, "
+            "and ZeRO stage 3 needs equal numbers; set train.zero_stage to 2 or less"
         )
     objective.bind(task.catalog.trie)
     if objective.negatives is not None:
