@@ -147,7 +147,8 @@ def test_decoding_settings_that_do_not_fit_the_method_are_refused():
 
 def test_settings_from_before_there_were_decoders_are_read_as_beam_search():
     old = {"beam_width": 5, "normalize": "full", "length_penalty": 0.0, "batch_size": 32}
-    assert from_dict(RunConfig, {"decoding": old}).decoding == DecodingConfig(beam_width=5, normalize="full")
+    expected = DecodingConfig(beam_width=5, normalize="full", batch_size=32)
+    assert from_dict(RunConfig, {"decoding": old}).decoding == expected
 
 
 def test_a_config_error_is_a_value_error_and_survives_pickling():
