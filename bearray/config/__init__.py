@@ -1,0 +1,34 @@
+"""Every setting of a run, as frozen dataclasses that are checked when they are built.
+
+A setting lives here and nowhere else: the command line is made from these classes, `config.json` in a run
+folder is `to_dict(config)`, and workers get the dictionary back. Defaults are the paper's (arXiv 2601.22925,
+section 5.1) where it states them, else those of its published code.
+"""
+
+from bearray.config.baselines import BaselineTrainConfig, SASRecConfig
+from bearray.config.decoding import DecodingConfig, DecodingMethod, EvaluationConfig
+from bearray.config.inputs import DataConfig, ModelConfig
+from bearray.config.run import RunConfig
+from bearray.config.training import Form, NegativeKind, Normalize, ObjectiveConfig, TrainConfig
+from bearray.config.tree import config_hash, differences, from_dict, override, to_dict
+
+__all__ = [
+    "BaselineTrainConfig",
+    "DataConfig",
+    "DecodingConfig",
+    "DecodingMethod",
+    "EvaluationConfig",
+    "Form",
+    "ModelConfig",
+    "NegativeKind",
+    "Normalize",
+    "ObjectiveConfig",
+    "RunConfig",
+    "SASRecConfig",
+    "TrainConfig",
+    "config_hash",
+    "differences",
+    "from_dict",
+    "override",
+    "to_dict",
+]
