@@ -175,7 +175,7 @@ def parse_row(label: str, content: Mapping[str, Any], path: Path | None = None) 
             any_violation=_share(violations["any"], violations["any"]["count"], violations["pruned"]),
             at_cut=_share(violations["at_cut"], violations["at_cut"]["count"], violations["pruned"]),
             cut_steps={int(step): int(n) for step, n in summary["cut_steps"].items()},
-            cut_gap=summary["cut_gap"],
+            cut_gap=summary["cut_gap"] if summary["cut_gap"]["median"] is not None else None,
             searches=tuple(_search(s) for s in summary["search"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from bearray.errors import DataError
+from bearray.pruning import summarize
 from bearray.report import collect, write_report
-from bearray.report.pruning import build_pruning
+from bearray.report.pruning import build_pruning, parse_row
 from bearray.report.pruning_text import causes, rate_cells, search_cells
+from tests.pruning.test_summary import FRAME
 from tests.report.storage import write_run, write_sweep
 from tests.report.test_report import HOSTILE, Page
 
@@ -65,7 +67,9 @@ def summary(pruned: int, *, of: int = 40, quality: float = 0.1, unknown: int = 0
             "at_cut": {**share(pruned // 2, pruned), "count": pruned // 2},
         },
         "cut_steps": {"1": pruned - 3, "3": 2, "15": 1} if pruned > 3 else {},
-        "cut_gap": {"median": 0.75, "q25": 0.2, "q75": 1.5} if pruned else None,
+        "cut_gap": dict(
+            zip(("median", "q25", "q75"), (0.75, 0.2, 1.5) if pruned else (None,) * 3, strict=True)
+        ),
         "search": search,
     }
 
@@ -156,6 +160,16 @@ def test_cells_are_the_numbers_in_words(storage: Path) -> None:
         "50.0% [40.0%, 60.0%] at the cut; median gap 0.75 nats."
     )
     assert causes(table.rows[2]) == "No target of the true top 10 was pruned."
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 7)])
+def test_what_summarize_returns_can_be_told(rows: slice) -> None:
+    """Also where nothing was pruned: no rate, no gap, no cause."""
+    found = json.loads(json.dumps(summarize(FRAME[rows], beam_width=4, ks=(2, 4), widths=(20,), seed=0)))
+    row = parse_row("SFT", {"settings": {"split": "test", "normalize": "trie"}, "summary": found})
+    header, lines = rate_cells([row])
+    assert len(header) == len(lines[0]) and search_cells([row])[1] and causes(row)
+    assert (lines[0][-1] == "–") == (found["violations"]["pruned"] == 0) == (rows.stop == 1)
 
 
 def test_the_page_has_the_section_in_plain_words(written: Path) -> None:
