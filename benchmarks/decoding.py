@@ -191,12 +191,19 @@ def measure(users: int, repeats: int, data_dir: str | None) -> dict:
         return sum(set(a) == set(b) for a, b in zip(ours, theirs, strict=True))  # type: ignore[call-overload]
 
     lengths = [len(p) for p in contenders.prompts]
+    columns = [len(set(column)) for column in zip(*contenders.prompts, strict=False)]
+    shared = next((i for i, different in enumerate(columns) if different > 1), len(columns))
     return {
         "titles": source,
         "catalogue": len(titles),
         "trie_nodes": len(contenders.trie),
         "users": users,
-        "prompt_tokens": {"min": min(lengths), "mean": round(sum(lengths) / users, 1), "max": max(lengths)},
+        "prompt_tokens": {
+            "min": min(lengths),
+            "mean": round(sum(lengths) / users, 1),
+            "max": max(lengths),
+            "shared": shared,
+        },
         "beam_width": BEAM_WIDTH,
         "repeats": repeats,
         "batch_size": best,
@@ -222,7 +229,9 @@ def as_markdown(result: dict) -> str:
     seconds, size = result["cpu_seconds_per_user"], result["batch_size"]
     lines = [
         f"Decoding on CPU: {result['users']} users, {result['titles']} titles ({result['catalogue']:,}), "
-        f"prompts of {result['prompt_tokens']['mean']:.0f} tokens on average, beam width "
+        f"prompts of {result['prompt_tokens']['mean']:.0f} tokens on average, of which the first "
+        f"{result['prompt_tokens']['shared']} are the template's (bearray computes them once a batch; the "
+        "prefill and `generate` for every user), beam width "
         f"{result['beam_width']}, Llama of 8 layers and width 512 with random weights. CPU time on "
         f"{result['machine']['threads']} thread, median of {result['repeats']} turns. Load average "
         f"{result['machine']['load']} on {result['machine']['cores']} cores at the end: the ratios count, "
