@@ -52,10 +52,11 @@ check: setup
 	$(BIN)/mypy
 
 # The tests that start Ray run in a pytest of their own, one cluster at a time: Ray's clean-up of stopped runs fails
-# beside another cluster. They mostly wait for processes to start, so the others run meanwhile, with less priority.
+# beside another cluster. They mostly wait for processes to start, so the others run meanwhile, with less priority
+# (Ray would give its workers even less).
 test: check
 	@log=$$(mktemp); status=0; \
-	$(BIN)/python -m pytest -m ray -p no:cacheprovider > "$$log" 2>&1 & ray=$$!; \
+	RAY_worker_niceness=0 $(BIN)/python -m pytest -m ray -p no:cacheprovider > "$$log" 2>&1 & ray=$$!; \
 	trap 'kill $$ray; rm -f "$$log"; exit 130' INT TERM; \
 	nice -n 10 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray' || status=1; \
 	echo "waiting for the tests that start Ray"; \
