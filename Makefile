@@ -51,18 +51,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The tests that start Ray run in a pytest of their own, one cluster at a time: Ray's clean-up of stopped runs fails
-# beside another cluster. They mostly wait for processes to start, so the others run meanwhile, with less priority
-# (Ray would give its workers even less).
 test: check
-	@log=$$(mktemp); status=0; \
-	RAY_worker_niceness=0 $(BIN)/python -m pytest -m ray -p no:cacheprovider > "$$log" 2>&1 & ray=$$!; \
-	trap 'kill $$ray; rm -f "$$log"; exit 130' INT TERM; \
-	nice -n 10 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray' || status=1; \
-	echo "waiting for the tests that start Ray"; \
-	wait $$ray || status=1; \
-	cat "$$log"; rm -f "$$log"; \
-	exit $$status
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray'
+	$(BIN)/python -m pytest -m ray  # one Ray at a time: its clean-up of stopped runs fails beside another cluster
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

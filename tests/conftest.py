@@ -90,9 +90,8 @@ def micro_task(make_run: Callable[..., Any]) -> Any:
     return load_task(make_run())
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs on this machine, for the length of a module."""
+def start_ray() -> None:
+    """A Ray of two CPUs on this machine."""
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -106,5 +105,13 @@ def local_ray() -> Iterator[None]:
         log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
         logging_level="ERROR",
     )
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """`start_ray` for the length of a module."""
+    import ray
+
+    start_ray()
     yield
     ray.shutdown()
