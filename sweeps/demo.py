@@ -26,7 +26,7 @@ def sweep() -> SweepConfig:
         storage="results/demo",
         base_model=("local:tiny",),
         scale="cpu",
-        search=SearchConfig(trials=4),
+        search=SearchConfig(trials=2),
         run=override(defaults.run, changes),
     )
 
