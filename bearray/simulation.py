@@ -7,8 +7,7 @@ letters: R rows, N answer tokens, T tokens of the longest row, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from bearray.batching import TokenBatch
 from bearray.config import Normalize
 from bearray.decoding.beam import BeamSearch
-from bearray.decoding.network import Network
+from bearray.decoding.network import Network, evaluation_mode
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.scoring import Scorer
 from bearray.decoding.thresholds import ThresholdTrace
@@ -68,30 +67,16 @@ def batch_thresholds(
     if not len(batch.position):
         return torch.zeros(0, device=batch.position.device)
     lengths = prompt_lengths(batch)
-    if keys is not None:
-        assert hidden is not None
-        last = hidden[batch.position[batch.step == 0]].detach()
-        detached = [(k.detach(), v.detach()) for k, v in keys]
-        tree = PrefixTree.computed(network, detached, lengths, last, trie.max_depth)
-    else:
-        with evaluation_mode(network.body):
-            tree = PrefixTree(network, batch.input_ids[:, : int(lengths.max())], lengths, trie.max_depth)
     trace = ThresholdTrace(len(lengths), trie.max_depth, lengths.device)
     rows = torch.arange(len(lengths), device=lengths.device)
     with evaluation_mode(network.body):
-        BeamSearch(
-            Scorer(network, trie, normalize), tree, rows, beam_width=beam_width, observer=trace
-        ).search()
+        if keys is not None:
+            assert hidden is not None
+            last = hidden[batch.position[batch.step == 0]].detach()
+            detached = [(k.detach(), v.detach()) for k, v in keys]
+            tree = PrefixTree.computed(network, detached, lengths, last, trie.max_depth)
+        else:
+            tree = PrefixTree(network, batch.input_ids[:, : int(lengths.max())], lengths, trie.max_depth)
+        scorer = Scorer(network, trie, normalize)
+        BeamSearch(scorer, tree, rows, beam_width=beam_width, observer=trace).search()
     return trace.threshold[batch.instance, batch.step]
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """No dropout inside; afterwards every part is back in the mode it was in."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True

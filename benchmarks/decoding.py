@@ -80,6 +80,12 @@ def make_setting(titles: list[str], users: int) -> tuple[PreTrainedModel, list[l
     return LlamaForCausalLM(config).eval(), prompts, catalogue
 
 
+def shared_start(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with."""
+    columns = [len(set(column)) for column in zip(*prompts, strict=False)]
+    return next((i for i, different in enumerate(columns) if different > 1), len(columns))
+
+
 def left_padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
@@ -191,8 +197,7 @@ def measure(users: int, repeats: int, data_dir: str | None) -> dict:
         return sum(set(a) == set(b) for a, b in zip(ours, theirs, strict=True))  # type: ignore[call-overload]
 
     lengths = [len(p) for p in contenders.prompts]
-    columns = [len(set(column)) for column in zip(*contenders.prompts, strict=False)]
-    shared = next((i for i, different in enumerate(columns) if different > 1), len(columns))
+    shared = shared_start(contenders.prompts)
     return {
         "titles": source,
         "catalogue": len(titles),

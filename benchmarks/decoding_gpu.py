@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from decoding import BEAM_WIDTH, Contenders, book_titles, make_prompts
+from decoding import BEAM_WIDTH, Contenders, book_titles, make_prompts, shared_start
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bearray.decoding import constrained_beam_search
@@ -99,8 +99,7 @@ def measure(
     contenders.trie = contenders.trie.to(device)
     limits = ceilings(device)
     lengths = [len(p) for p in contenders.prompts]
-    columns = [len(set(column)) for column in zip(*contenders.prompts, strict=False)]
-    shared = next((i for i, different in enumerate(columns) if different > 1), len(columns))
+    shared = shared_start(contenders.prompts)
 
     def ours(normalize: str) -> Callable[[], object]:
         return lambda: contenders.bearray(users, batch_size, normalize)

@@ -105,7 +105,7 @@ class _Search:
         self.slices = [slice(g * width, (g + 1) * width) for g in range(groups)]
         self.tree = PrefixTree(scorer.network, ids, lengths, trie.max_depth)
         self.depth = 0
-        self.vocabulary = max(int(trie.child_token.max()), scorer.network.eos_token_id) + 1
+        self.vocabulary = max(trie.largest_token, scorer.network.eos_token_id) + 1
 
         def table(fill: float, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.full((users, beams), fill, dtype=dtype, device=device)

@@ -200,13 +200,19 @@ def _window(config: Any) -> tuple[int | None, bool]:
 
 
 @contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """No dropout inside; afterwards every part is back in the mode it was in."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextmanager
 def decoding_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every module is back in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with evaluation_mode(model), torch.inference_mode():
+        yield
