@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 
 from bearray.backbones.load import load_model
 from bearray.backbones.lora import add_lora, start_from
-from bearray.backbones.reference import add_reference, refresh_reference
+from bearray.backbones.reference import add_reference, reference_parameters, refresh_reference
 from bearray.batching import Answer, TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
 from bearray.errors import BearrayError, ConfigError
@@ -50,6 +51,19 @@ def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: 
     return peak * rise * max(0.0, fall)
 
 
+def new_model(config: RunConfig, device: torch.device) -> PeftModel:
+    """The run's base model on `device` with its adapter: a new one, or that of `train.init_adapter`."""
+    train = config.train
+    dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
+    base = load_model(config.model.base, dtype=dtype, device=device)
+    check_projection(base, device)
+    model = add_lora(base, config.model, seed=train.seed)
+    if train.init_adapter is not None:
+        with init_adapter(train.init_adapter) as folder:
+            start_from(model, folder, config.model)
+    return model
+
+
 class Loop:
     """A model in training on this worker.
 
@@ -60,6 +74,9 @@ class Loop:
         device: where the model goes.
         log: called on rank 0 with each row of metrics.jsonl.
         user_scores: a text-free model's scores, for objectives that need them.
+        model: a model with an adapter that is loaded already and may be shared by several loops, on
+            `device`; None loads the run's own. It is taken as it is: `model` and `train.precision` of the
+            config, and `train.init_adapter`, are those it was made with.
 
     Raises:
         ConfigError: the objective needs something that there is not.
@@ -75,6 +92,7 @@ class Loop:
         device: torch.device,
         log: Log,
         user_scores: UserScores | None = None,
+        model: PeftModel | None = None,
     ) -> None:
         self.config, self.task, self.rank, self.world, self.device, self.log = (
             config, task, rank, world, device, log,
@@ -88,15 +106,12 @@ class Loop:
         extras = Extras(task, self.trie, self.objective.needs, user_scores)
         self.objective.check_needs(extras.provided)
         self.objective.bind(task.catalog.trie)
-        dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
-        base = load_model(config.model.base, dtype=dtype, device=device)
-        check_projection(base, device)
-        self.model = add_lora(base, config.model, seed=train.seed)
-        if train.init_adapter is not None:
-            with init_adapter(train.init_adapter) as folder:
-                start_from(self.model, folder, config.model)
+        self.model = new_model(config, device) if model is None else model
         if "reference" in self.objective.needs and config.objective.reference == "start":
-            add_reference(self.model)
+            if reference_parameters(self.model):  # of an earlier loop on a shared model
+                refresh_reference(self.model)
+            else:
+                add_reference(self.model)
         self.others = None
         if self.objective.negatives is not None:
             self.others = OtherAnswers(
@@ -148,7 +163,7 @@ class Loop:
         )
         first = self.step
         for number, batch in enumerate(plan):
-            self._train_step(first + number, batch)
+            self.train_step(first + number, batch)
         self.epoch += 1
 
     def validate(self) -> dict[str, float]:
@@ -162,7 +177,18 @@ class Loop:
                 expected=len(self.valid_cases),
             )
 
-    def _train_step(self, step: int, batch: np.ndarray) -> None:
+    def train_step(self, step: int, batch: np.ndarray) -> None:
+        """One optimiser step: forward and backward passes of this worker's micro-batches, update, log row.
+
+        A collective: every worker calls it with the same step and the same global batch.
+
+        Args:
+            step: number of the step from 0; seeds dropout and negatives, and sets the learning rate.
+            batch: [windows] int64 numbers of the windows in the global batch (`plan_epoch`).
+
+        Raises:
+            DivergedError: the loss or its gradient is not finite.
+        """
         began = time.perf_counter()
         train = self.config.train
         parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.rounds)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from bearray.objectives import LossOutput
-from bearray.training.loop import DivergedError, Loop
+from bearray.training.loop import DivergedError, Loop, new_model
 from tests.training.workers import Job, Outcome, run_job, run_jobs
 
 ZERO = {
@@ -289,3 +290,18 @@ def test_released_bear_over_several_rounds_runs_forward_twice_with_the_same_drop
     assert len(weights) == 2 * 2 * loop.steps_per_epoch
     for first in range(0, len(weights), 4):
         assert weights[first : first + 2] == weights[first + 2 : first + 4]
+
+
+def test_several_objectives_take_their_steps_on_one_model(make_run, micro_task):
+    parts = {"rank": 0, "world": 1, "device": torch.device("cpu")}
+    config = {"train.lr": 1e-30, "objective.negatives": 2}  # so that steps leave the model as it is
+    model = new_model(make_run(), torch.device("cpu"))
+    batch = np.arange(8)
+    for name in ("sft", "sdpo", "bear", "dpo"):
+        losses = []
+        for given in (model, None):
+            rows: list[dict[str, Any]] = []
+            run = make_run({**config, "objective.name": name})
+            Loop(run, micro_task, log=rows.append, model=given, **parts).train_step(0, batch)
+            losses.append([row["loss"] for row in rows])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6), name
