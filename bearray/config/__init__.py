@@ -9,11 +9,19 @@ from bearray.config.baselines import BaselineTrainConfig, SASRecConfig
 from bearray.config.decoding import DecodingConfig, DecodingMethod, EvaluationConfig
 from bearray.config.inputs import DataConfig, ModelConfig
 from bearray.config.run import RunConfig
-from bearray.config.training import Form, NegativeKind, Normalize, ObjectiveConfig, TrainConfig
+from bearray.config.training import (
+    BestOfUpdate,
+    Form,
+    NegativeKind,
+    Normalize,
+    ObjectiveConfig,
+    TrainConfig,
+)
 from bearray.config.tree import config_hash, differences, from_dict, override, to_dict
 
 __all__ = [
     "BaselineTrainConfig",
+    "BestOfUpdate",
     "DataConfig",
     "DecodingConfig",
     "DecodingMethod",

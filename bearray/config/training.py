@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from bearray.config.checks import at_least, positive, require
+from bearray.config.checks import at_least, optional_count, positive, require
 
 Normalize = Literal["trie", "full"]
 Form = Literal["equation", "released", "hinge"]
 NegativeKind = Literal["uniform", "popularity", "near", "self"]
+BestOfUpdate = Literal["static", "dynamic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +46,32 @@ class ObjectiveConfig:
     near_to: Literal["history", "target"] = "history"
     """Negatives of kind near: near the titles of the history, or near the target's title."""
     reference: Literal["start", "base"] = "start"
-    """S-DPO, DPO, DMPO, RosePO: the frozen model that rewards are relative to: the adapter as training
+    """S-DPO and its kin, GRPO, best-of-N: the frozen model that they are relative to: the adapter as training
     started with it (`train.init_adapter`; a new one changes nothing), or the base model without one."""
     smoothing: float | None = 0.1
-    """RosePO: probability that a preference is the wrong way round (None: from a per-user score matrix)."""
+    """RosePO: probability that a preference is the wrong way round (None: from SASRec's scores)."""
     mask_common_prefix: bool = False
     """S-DPO with BEAR: leave a negative's tokens that it shares with the target out of the regulariser."""
+    rollouts: int = 16
+    """GRPO, best-of-N: titles that beam search finds for each window, as the policy stands."""
+    kl_weight: float = 1e-3
+    """GRPO: weight of the divergence from the reference."""
+    best_of: int = 16
+    """Best-of-N: the N."""
+    best_of_update: BestOfUpdate = "dynamic"
+    """Best-of-N: the target is made from the reference alone, or follows the policy."""
+    prior_weight: float = 16.0
+    """Best-of-N, dynamic: how many rollouts the reference's opinion is worth."""
+    theta: float = 0.999
+    """Flower: weight of SFT in [0, 1]; the rest is the flow's."""
+    personalised: bool = True
+    """Flower: rewards by SASRec's scores for the user, as released; False: by training counts alone."""
+
+    sft_epochs: int | None = None
+    """SPRec: epochs of SFT before the first iteration, which takes an epoch of SFT and one of DPO (None: such
+    that whole iterations fill the rest, in the published proportion of 4 to 10)."""
+    round_windows: int | None = None
+    """SPRec: training windows of each iteration (None: all; published: 2048)."""
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.lam) and self.lam >= 0, "objective.lam", self.lam, "at least 0")
@@ -62,11 +83,23 @@ class ObjectiveConfig:
             positive("objective.beta", self.beta)
         at_least("objective.negatives", self.negatives, 1)
         require(
+            self.sft_epochs is None or self.sft_epochs >= 0,
+            "objective.sft_epochs",
+            self.sft_epochs,
+            "at least 0, or None",
+        )
+        optional_count("objective.round_windows", self.round_windows)
+        require(
             self.smoothing is None or 0 <= self.smoothing < 0.5,
             "objective.smoothing",
             self.smoothing,
             "in [0, 0.5), or None to take it from per-user scores",
         )
+        at_least("objective.rollouts", self.rollouts, 1)
+        at_least("objective.kl_weight", self.kl_weight, 0)
+        at_least("objective.best_of", self.best_of, 1)
+        positive("objective.prior_weight", self.prior_weight)
+        require(0 <= self.theta <= 1, "objective.theta", self.theta, "in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +142,8 @@ class TrainConfig:
     """Epochs between validations; the last epoch is always validated."""
     init_adapter: str | None = None
     """Adapter to start from, of the same base model and LoRA settings: a folder or URI of one, or of a
-    checkpoint with one (None: a new adapter, which changes nothing)."""
+    checkpoint with one, or run:ID, the best checkpoint of another run in a sweep's storage (None: a new
+    adapter, which changes nothing)."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch_size", "num_workers", "validate_every"):

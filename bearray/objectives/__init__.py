@@ -2,9 +2,13 @@
 
 from bearray.objectives.base import LossOutput, NegativeSpec, Objective, at_least
 from bearray.objectives.bear import BEAR, bear_loss, bear_regularizer
+from bearray.objectives.best_of_n import BestOfN
 from bearray.objectives.d2lr import D2LR
 from bearray.objectives.dmpo import DMPO
 from bearray.objectives.dpo import DPO
+from bearray.objectives.flow import Flow
+from bearray.objectives.flower import Flower
+from bearray.objectives.grpo import GRPO
 from bearray.objectives.igd import IGD, information_gain, node_entropy
 from bearray.objectives.msl import MSL, msl_loss
 from bearray.objectives.registry import OBJECTIVES, list_objectives, make_objective
@@ -19,6 +23,7 @@ __all__ = [
     "D2LR",
     "DMPO",
     "DPO",
+    "GRPO",
     "IGD",
     "MSL",
     "OBJECTIVES",
@@ -26,6 +31,9 @@ __all__ = [
     "SFT",
     "AnswerTokens",
     "Answers",
+    "BestOfN",
+    "Flow",
+    "Flower",
     "LossOutput",
     "NegativeSpec",
     "Objective",

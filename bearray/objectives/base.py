@@ -48,10 +48,12 @@ class LossOutput:
 class NegativeSpec:
     """Which answers an objective wants beside each window's target."""
 
-    kind: NegativeKind | Literal["rollout"]
+    kind: NegativeKind | Literal["rollout", "sample"]
     """uniform, popularity, near, self: titles other than the target, exactly `count` for each window.
     rollout: what beam search with the policy as it stands returns, the target included where it is found,
-    best first and with scores; fewer where the search finds fewer."""
+    best first and with scores; fewer where the search finds fewer.
+    sample: titles drawn from the policy as it stands, restricted to the trie; any may come, also the target,
+    and more than once."""
     count: int
     """Answers for each window, at least 1."""
 

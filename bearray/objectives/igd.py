@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bearray.config import ObjectiveConfig
 from bearray.objectives.base import LossOutput, Objective
+from bearray.objectives.flow import at_ends, check_counts, subtree_sums
 from bearray.objectives.ops import check_beam_width, check_weight, pick
 from bearray.objectives.tokens import AnswerTokens
 
@@ -38,19 +39,10 @@ def node_entropy(trie: TokenTrie, title_counts: Tensor) -> Tensor:
     Raises:
         ValueError: not one count of at least 0 for each title.
     """
-    if title_counts.shape != (trie.num_sequences,) or bool((title_counts < 0).any()):
-        raise ValueError(
-            f"title_counts must be {trie.num_sequences} counts, one for each title; "
-            f"got shape {tuple(title_counts.shape)}"
-        )
-    ends = trie.terminal >= 0
-    count = torch.zeros(len(trie), dtype=torch.float64, device=trie.device)
-    count[ends] = title_counts.to(count)[trie.terminal[ends].long()]
+    check_counts(trie, title_counts)
+    count = at_ends(trie, title_counts)
     # With m the sum of a subtree's counts c, H = log m - sum(c log c) / m: two sums that are carried upwards.
-    sums = torch.stack([count, torch.xlogy(count, count)], dim=1)
-    for level in range(trie.max_depth, 0, -1):
-        nodes = (trie.depth == level).nonzero()[:, 0]
-        sums.index_add_(0, trie.parent[nodes].long(), sums[nodes])
+    sums = subtree_sums(trie, torch.stack([count, torch.xlogy(count, count)], dim=1))
     mass, c_log_c = sums.unbind(1)
     entropy = mass.clamp_min(1e-300).log() - c_log_c / mass.clamp_min(1e-300)
     return entropy.clamp_min(0.0).where(mass > 0, 0.0)

@@ -22,23 +22,8 @@ from torch import Tensor
 from bearray.config import NegativeKind
 from bearray.objectives.base import LossOutput, Metric, NegativeSpec, Objective, scalar
 from bearray.objectives.ops import check_beam_width, check_positive, pick
+from bearray.objectives.others import Others, answer_sums, answers_of
 from bearray.objectives.tokens import Answers, AnswerTokens
-
-
-def answer_sums(values: Tensor, tokens: AnswerTokens) -> Tensor:
-    """Sums of [N] values over the tokens of each answer: [A]."""
-    return values.new_zeros(len(answers_of(tokens).title)).index_add(0, tokens.instance, values)
-
-
-def answers_of(tokens: AnswerTokens) -> Answers:
-    """The table of answers.
-
-    Raises:
-        ValueError: there is none, so nothing says which answers belong together.
-    """
-    if tokens.answers is None:
-        raise ValueError("preference losses need AnswerTokens.answers, which says whose each answer is")
-    return tokens.answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +42,9 @@ class Gaps:
     @classmethod
     def of(cls, reward: Tensor, answers: Answers) -> Gaps:
         """From the rewards [A] of all answers."""
-        other = (~answers.is_target).nonzero()[:, 0]
-        windows, row, counts = answers.window[other].unique_consecutive(
-            return_inverse=True, return_counts=True
-        )
-        target = answers.is_target.nonzero()[:, 0][windows]  # one target a window, in the windows' order
-        width = int(counts.max()) if len(counts) else 1
-        first = counts.cumsum(0) - counts
-        column = torch.arange(len(other), device=other.device) - first[row]
-        answer = other.new_zeros(len(windows), width).index_put((row, column), other)
-        real = torch.zeros_like(answer, dtype=torch.bool).index_put((row, column), torch.ones_like(other) > 0)
-        gap = reward.new_full(answer.shape, -torch.inf)
-        gap = gap.index_put((row, column), reward[other] - reward[target[row]])
-        return cls(gap, real, answer, target)
+        others = Others.of(answers)
+        gap = others.table(reward, -torch.inf) - reward[others.target][:, None]
+        return cls(gap, others.real, others.answer, others.target)
 
     def metrics(self) -> dict[str, Metric]:
         """preference_accuracy: share of windows whose target's reward is above that of every other;

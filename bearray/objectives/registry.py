@@ -9,9 +9,11 @@ from bearray.errors import ConfigError
 from bearray.objectives.base import Objective
 from bearray.objectives.beam_simulation import BeamSimulation
 from bearray.objectives.bear import BEAR
+from bearray.objectives.best_of_n import BestOfN
 from bearray.objectives.d2lr import D2LR
 from bearray.objectives.dmpo import DMPO
 from bearray.objectives.dpo import DPO
+from bearray.objectives.grpo import GRPO
 from bearray.objectives.igd import IGD
 from bearray.objectives.msl import MSL
 from bearray.objectives.rosepo import RosePO
@@ -20,8 +22,11 @@ from bearray.objectives.sdpo_bear import SDPOBear
 from bearray.objectives.sft import SFT
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    cls.name: cls for cls in (SFT, MSL, BEAR, BeamSimulation, D2LR, IGD, SDPO, SDPOBear, DPO, DMPO, RosePO)
-}
+    cls.name: cls
+    for cls in (
+        SFT, MSL, BEAR, BeamSimulation, D2LR, IGD, SDPO, SDPOBear, DPO, DMPO, RosePO, BestOfN, GRPO,
+    )
+}  # fmt: skip
 
 
 def make_objective(config: ObjectiveConfig) -> Objective:

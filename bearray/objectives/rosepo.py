@@ -24,7 +24,8 @@ from torch import Tensor
 
 from bearray.config import NegativeKind, ObjectiveConfig
 from bearray.errors import ConfigError
-from bearray.objectives.preference import Gaps, PreferenceObjective, answers_of
+from bearray.objectives.others import answers_of
+from bearray.objectives.preference import Gaps, PreferenceObjective
 from bearray.objectives.tokens import AnswerTokens
 
 

@@ -24,7 +24,7 @@ from bearray.config import Form, NegativeKind, Normalize, ObjectiveConfig
 from bearray.errors import ConfigError
 from bearray.objectives.base import LossOutput
 from bearray.objectives.ops import beam_threshold, check_positive, check_weight, log_softmax, mask_out, pick
-from bearray.objectives.preference import answer_sums, answers_of
+from bearray.objectives.others import answer_sums, answers_of
 from bearray.objectives.sdpo import SDPO
 from bearray.objectives.tokens import Answers, AnswerTokens
 

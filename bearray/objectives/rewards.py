@@ -1,0 +1,30 @@
+"""The rank reward of MiniOneRec for the rollouts of a window.
+
+A window's rollouts are what beam search finds, best first. With G of them, numbered i = 0 .. G-1,
+
+    r_i = 1                                                    where rollout i is the target
+    r_i = -d_i / sum_{k=0..G-1} d_k,   d_i = 1 / log2(i + 2)   else, if the target is among the rollouts
+    r_i = 0                                                    else, if it is not
+
+A wrong title costs the more the higher it ranks, and a window that missed says nothing. The sum runs over all
+places, the target's own among them, as in the released code (Kong et al., "MiniOneRec", arXiv 2510.24431).
+Departure: G is the number of titles that the search found, which may be fewer than were asked for.
+
+Axes: R' windows with rollouts, M rollouts of the window that has most.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bearray.objectives.others import Others
+
+
+def rank_rewards(rollouts: Others) -> Tensor:
+    """r of each rollout, [R', M] float64; 0 for padding."""
+    place = torch.arange(rollouts.real.shape[1], device=rollouts.real.device)
+    discount = (1 / (place + 2.0).double().log2()) * rollouts.real
+    penalty = discount / discount.sum(1, keepdim=True)
+    found = rollouts.is_right.any(1, keepdim=True)
+    return torch.where(rollouts.is_right, 1.0, -penalty.where(found, 0.0))
