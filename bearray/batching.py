@@ -4,24 +4,27 @@ The plan depends on the seed, the epoch and the windows' lengths alone, never on
 global batch holds the same windows however many workers share it, so a run on one worker and a run on
 eight take the same optimiser steps.
 
-A row of a micro-batch is a window: its prompt once, then its target. An objective that asks for more answers
-(negatives, rollouts) gets them as further branches behind the same prompt: each sees the prompt and itself,
-none sees another, so every answer has the hidden states that it would have alone and the prompt is paid for
-once.
+A micro-batch is a tree of tokens without padding. What all its prompts begin with (the template) comes first,
+once; then, window by window, the rest of the prompt and its answers: the target, and others where the
+objective asks for them (negatives, rollouts). Each answer sees its prompt and itself, none sees another, so
+all have the hidden states that they would have alone and nothing is computed twice.
 
-Axis letters: R rows of a micro-batch, T tokens of the longest row, A answers, N answer tokens of the
-micro-batch.
+Axis letters: L tokens of a micro-batch, R its windows, W tokens of the longest one behind the shared start, A
+answers, N answer tokens that are predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 
 from bearray.objectives.tokens import Answers
+from bearray.tree_attention import TreeLayout
+from bearray.trie import TokenTrie
 
 CHUNK_BATCHES = 32
 """Windows are sorted by length within this many global batches: little padding, and an order that stays
@@ -59,41 +62,44 @@ class Example:
 
 @dataclass
 class TokenBatch:
-    """A micro-batch. Prompt and target of a row follow each other without a gap, then come its other answers;
-    rows are padded on the right."""
+    """A micro-batch. An answer's last token is never fed, since nothing is predicted from it."""
 
     input_ids: torch.Tensor
-    """[R, T] int64; an answer's last token is never fed, since nothing is predicted from it."""
-    attention_mask: torch.Tensor
-    """[R, T] int64."""
+    """[L] int64: the shared start, then the windows one after the other, each with its answers in order."""
+    position_ids: torch.Tensor
+    """[L] int64 place of each token behind the start of its own sequence (the prompt and its answer)."""
+    layout: TreeLayout
+    """Whose each token is."""
+    prompt_length: torch.Tensor
+    """[R] int64 tokens of each window's prompt, the shared start among them."""
     position: torch.Tensor
-    """[N] int64, where in the flattened [R * T] grid the hidden state that predicts each answer token
-    stands."""
+    """[N] int64, which token's hidden state predicts each answer token."""
     targets: torch.Tensor
     """[N] int64 answer tokens."""
     nodes: torch.Tensor
     """[N] int64 trie node before each answer token."""
     instance: torch.Tensor
-    """[N] int64, the answer that each token belongs to; the row, where there are only targets."""
+    """[N] int64, the answer that each token belongs to."""
     step: torch.Tensor
     """[N] int64, 0 for a title's first token."""
     answers: Answers
     """Which answers there are."""
+    num_answer_tokens: int
+    """Tokens of all answers: N, and the forced ones that were left out."""
     row: torch.Tensor
-    """[R] int64 number of each row's window among the training windows; -1 where it has none."""
-    position_ids: torch.Tensor | None = None
-    """[R, T] int64 place of each token behind the start of its own sequence (the prompt and its answer); None
-    where rows hold only targets and it is the column."""
-    branch: torch.Tensor | None = None
-    """[R, T] int64: 0 in the prompt, k in the row's k-th answer (from 1), -1 in padding; None where rows hold
-    only targets."""
+    """[R] int64 number of each window among the training windows; -1 where it has none."""
+    without_history: TokenBatch | None = None
+    """The same answers behind the prompt without a history, where the objective contrasts the two."""
 
     def to(self, device: torch.device | str) -> TokenBatch:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         moved |= {
             name: x.to(device, non_blocking=True) for name, x in moved.items() if isinstance(x, torch.Tensor)
         }
-        return TokenBatch(**(moved | {"answers": self.answers.to(device)}))
+        moved |= {name: moved[name].to(device) for name in ("answers", "layout")}
+        if self.without_history is not None:
+            moved["without_history"] = self.without_history.to(device)
+        return TokenBatch(**moved)
 
     @property
     def title(self) -> torch.Tensor:
@@ -102,8 +108,14 @@ class TokenBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are no padding."""
-        return int(self.attention_mask.sum())
+        """L."""
+        return len(self.input_ids)
+
+    def prompts(self) -> torch.Tensor:
+        """[R, longest prompt] int64 where in the sequence each prompt's tokens are; behind a prompt's end
+        stands anything."""
+        longest = int(self.prompt_length.max()) if len(self.prompt_length) else 0
+        return self.layout.full_grid[:, :longest]
 
 
 def plan_epoch(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
@@ -137,14 +149,18 @@ def collate(
     examples: Sequence[Example],
     pad_token_id: int,
     others: Sequence[Sequence[Answer]] | None = None,
+    *,
+    choices: TokenTrie | None = None,
 ) -> TokenBatch:
-    """Examples as one right-padded micro-batch; of no examples, a single padding row that predicts
-    nothing.
+    """Examples as one micro-batch; of no examples, a single token that predicts nothing.
 
     Args:
         examples: the windows with their targets.
-        pad_token_id: fills rows up.
+        pad_token_id: the token that stands for no examples.
         others: further answers of each example, any number; None: none.
+        choices: the trie, on the CPU; with it, answer tokens without an alternative are left out, and an
+            answer is fed only as far as its last choice needs: for objectives whose `positions` is
+            "branching". None: all tokens.
 
     Raises:
         ValueError: `others` is not one list for each example.
@@ -156,49 +172,85 @@ def collate(
     answers = [
         [Answer(e.answer, e.nodes, e.target_title), *more] for e, more in zip(examples, others, strict=True)
     ]
-    ids: list[list[int]] = []
-    places: list[list[int]] = []
-    branches: list[list[int]] = []
-    predicting: list[tuple[int, int]] = []  # row and column of the state that predicts each answer token
-    for r, (e, own) in enumerate(zip(examples, answers, strict=True)):
-        end = len(e.prompt)
-        ids.append(list(e.prompt))
-        places.append(list(range(end)))
-        branches.append([0] * end)
-        for number, answer in enumerate(own, 1):
-            begin, fed = len(ids[r]), len(answer.tokens) - 1
-            ids[r] += answer.tokens[:-1]
-            places[r] += range(end, end + fed)
-            branches[r] += [number] * fed
-            predicting += [(r, end - 1), *((r, c) for c in range(begin, begin + fed))]
-    ids = ids or [[pad_token_id]]  # also the padding row is attended to: softmax over nothing would be NaN
-    input_ids = right_pad(ids, pad_token_id)
-    width = input_ids.shape[1]
+    steps = _predicted_steps([a for own in answers for a in own], choices)
+    shared = _shared_start([e.prompt for e in examples])
+    ids: list[int] = list(examples[0].prompt[:shared]) if examples else [pad_token_id]
+    places = list(range(len(ids)))
+    rows: list[range] = [] if examples else [range(1)]
+    branches: list[list[int]] = [] if examples else [[0]]
+    predicting: list[int] = []
+    number = 0
+    for e, own in zip(examples, answers, strict=True):
+        begin, end = len(ids), len(e.prompt)
+        ids += e.prompt[shared:]
+        places += range(shared, end)
+        branch = [0] * (end - shared)
+        last = len(ids) - 1
+        for k, answer in enumerate(own, 1):
+            fed = steps[number][-1] if steps[number] else 0
+            predicting += [last if step == 0 else len(ids) + step - 1 for step in steps[number]]
+            ids += answer.tokens[:fed]
+            places += range(end, end + fed)
+            branch += [k] * fed
+            number += 1
+        rows.append(range(begin, len(ids)))
+        branches.append(branch)
     flat = [(r, k == 0, a) for r, own in enumerate(answers) for k, a in enumerate(own)]
 
-    def ints(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long)
+    def ints(values: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(values), dtype=torch.long)
 
+    branch_table = right_pad(branches, -1)
+    grid = right_pad(rows, 0)
+    position_ids = ints(places)
     return TokenBatch(
-        input_ids=input_ids,
-        attention_mask=right_pad([[1] * len(row) for row in ids], 0),
-        position=ints([r * width + c for r, c in predicting]),
-        targets=ints([t for _, _, a in flat for t in a.tokens]),
-        nodes=ints([n for _, _, a in flat for n in a.nodes]),
-        instance=ints([i for i, (_, _, a) in enumerate(flat) for _ in a.tokens]),
-        step=ints([k for _, _, a in flat for k in range(len(a.tokens))]),
+        input_ids=ints(ids),
+        position_ids=position_ids,
+        layout=TreeLayout(
+            shared=shared,
+            grid=grid,
+            flat=(branch_table >= 0).flatten().nonzero()[:, 0],
+            branch=branch_table,
+            place=position_ids[grid].where(branch_table >= 0, 0),
+            has_answers_aside=any(len(own) > 1 for own in answers),
+        ),
+        prompt_length=ints(len(e.prompt) for e in examples),
+        position=ints(predicting),
+        targets=ints(a.tokens[s] for (_, _, a), own in zip(flat, steps, strict=True) for s in own),
+        nodes=ints(a.nodes[s] for (_, _, a), own in zip(flat, steps, strict=True) for s in own),
+        instance=ints(i for i, own in enumerate(steps) for _ in own),
+        step=ints(s for own in steps for s in own),
         answers=Answers(
-            title=ints([a.title for _, _, a in flat]),
-            window=ints([r for r, _, _ in flat]),
+            title=ints(a.title for _, _, a in flat),
+            window=ints(r for r, _, _ in flat),
             is_target=torch.tensor([first for _, first, _ in flat], dtype=torch.bool),
-            length=ints([len(a.tokens) for _, _, a in flat]),
+            length=ints(len(a.tokens) for _, _, a in flat),
             score=torch.tensor([a.score for _, _, a in flat], dtype=torch.float32),
             num_windows=len(examples),
         ),
-        row=ints([e.row for e in examples]),
-        position_ids=right_pad(places, 0) if any(others) else None,
-        branch=right_pad(branches, -1) if any(others) else None,
+        num_answer_tokens=sum(len(a.tokens) for _, _, a in flat),
+        row=ints(e.row for e in examples),
     )
+
+
+def _predicted_steps(answers: Sequence[Answer], choices: TokenTrie | None) -> list[list[int]]:
+    """Which tokens of each answer are predicted: all, or those with an alternative."""
+    if choices is None:
+        return [list(range(len(a.tokens))) for a in answers]
+    nodes = torch.tensor([n for a in answers for n in a.nodes], dtype=torch.long)
+    branching = iter((choices.child_count(nodes) > 1).tolist())
+    return [[step for step, _ in enumerate(a.nodes) if next(branching)] for a in answers]
+
+
+def _shared_start(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with; each keeps at least one of its own."""
+    if len(prompts) < 2:
+        return 0
+    # In the order of a dictionary, what the first and the last have in common, all between them have, too.
+    low, high = min(map(list, prompts)), max(map(list, prompts))
+    limit = min(len(p) for p in prompts) - 1
+    differ = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
+    return min(next(differ, limit), limit)
 
 
 def right_pad(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

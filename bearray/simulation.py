@@ -2,7 +2,8 @@
 
 Where nothing in the training pass is random (no dropout), its own keys and values of the prompts serve the
 search, and no prompt is computed twice; else the prompts are computed once more, in evaluation mode. Axis
-letters: R rows, N answer tokens, T tokens of the longest row, D hidden size.
+letters: L tokens of the micro-batch, R its windows, T tokens of the longest prompt, N answer tokens, D hidden
+size.
 """
 
 from __future__ import annotations
@@ -32,12 +33,6 @@ def is_deterministic(model: nn.Module) -> bool:
     )
 
 
-def prompt_lengths(batch: TokenBatch) -> Tensor:
-    """[R'] tokens of each row's prompt, for the rows that have an answer (all but a worker's empty share)."""
-    width = batch.input_ids.shape[1]
-    return batch.position[batch.step == 0] % width + 1
-
-
 @torch.no_grad()
 def batch_thresholds(
     network: Network,
@@ -53,12 +48,12 @@ def batch_thresholds(
 
     Args:
         network: the model, taken apart.
-        batch: rows with one answer each.
+        batch: windows with one answer each, all of its tokens among the predicted ones.
         trie: on the batch's device.
         beam_width: B.
         normalize: the probability space of loss and search.
         keys: of the training pass, if they may be used; None computes the prompts.
-        hidden: [R * T, D] the training pass's hidden states, with `keys`.
+        hidden: [L, D] the training pass's hidden states, with `keys`.
 
     Returns:
         [N] float32, as `bearray.decoding.thresholds.ThresholdTrace.threshold`; -inf where there are fewer
@@ -66,7 +61,7 @@ def batch_thresholds(
     """
     if not len(batch.position):
         return torch.zeros(0, device=batch.position.device)
-    lengths = prompt_lengths(batch)
+    lengths = batch.prompt_length
     trace = ThresholdTrace(len(lengths), trie.max_depth, lengths.device)
     rows = torch.arange(len(lengths), device=lengths.device)
     with evaluation_mode(network.body):
@@ -76,7 +71,7 @@ def batch_thresholds(
             detached = [(k.detach(), v.detach()) for k, v in keys]
             tree = PrefixTree.computed(network, detached, lengths, last, trie.max_depth)
         else:
-            tree = PrefixTree(network, batch.input_ids[:, : int(lengths.max())], lengths, trie.max_depth)
+            tree = PrefixTree(network, batch.input_ids[batch.prompts()], lengths, trie.max_depth)
         scorer = Scorer(network, trie, normalize)
         BeamSearch(scorer, tree, rows, beam_width=beam_width, observer=trace).search()
     return trace.threshold[batch.instance, batch.step]

@@ -1,10 +1,11 @@
 """One training step as plain PyTorch: a token batch in, loss parts out. The worker loop only schedules it.
 
-The body of the language model runs once over prompt and answer; only the answer positions that the objective
-asks for reach the output projection. With a vocabulary of 128,256 and some 12 answer tokens in 230, that
-saves about 95 % of the projection's work and memory.
+The body of the language model runs once over every token of the micro-batch; only the states that predict an
+answer token reach the output projection. With a vocabulary of 128,256 and some 12 answer tokens in 230, that
+saves about 95 % of the projection's work and memory. An objective over the trie's valid next tokens needs
+only their rows of the projection.
 
-Axis letters: R rows, T tokens of the longest row, N answer tokens, D hidden size, V vocabulary.
+Axis letters: L tokens of the micro-batch, N answer tokens, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,84 +20,12 @@ from transformers import DynamicCache
 from bearray.backbones.reference import Reference, as_reference
 from bearray.batching import TokenBatch
 from bearray.decoding.network import open_network
-from bearray.errors import ModelError
+from bearray.forward import causal_lm, has_plain_head, hidden_states, project, row_keys
 from bearray.objectives import AnswerTokens, LossOutput, Objective
 from bearray.objectives.ops import pick
+from bearray.objectives.tokens import valid_next_tokens
 from bearray.simulation import batch_thresholds, is_deterministic
 from bearray.trie import TokenTrie
-
-
-def causal_lm(model: nn.Module) -> nn.Module:
-    """The Hugging Face causal LM inside a PEFT wrapper, or the model itself."""
-    wrapper: Any = model
-    unwrapped: nn.Module = wrapper.get_base_model() if hasattr(model, "get_base_model") else model
-    return unwrapped
-
-
-def project(model: nn.Module, hidden_ND: torch.Tensor) -> torch.Tensor:
-    """Logits [N, V] of hidden states [N, D] that the model's body returned, as the model itself would make
-    them."""
-    lm: Any = causal_lm(model)
-    logits = lm.get_output_embeddings()(hidden_ND)
-    cap = getattr(lm.config, "final_logit_softcapping", None)  # Gemma 2 and its kin
-    return logits if not cap else torch.tanh(logits / cap) * cap
-
-
-@torch.no_grad()
-def check_projection(model: nn.Module, device: torch.device | str) -> None:
-    """Make sure that body and projection give the model's own logits; some families do more in between.
-
-    Raises:
-        ModelError: the model changes its logits in a way that `project` does not know.
-    """
-    lm: Any = causal_lm(model)
-    was_training = lm.training
-    lm.eval()
-    ids = torch.arange(1, 5, device=device).remainder(lm.config.vocab_size)[None]
-    hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    ours, theirs = project(lm, hidden[0]).float(), lm(input_ids=ids, use_cache=False).logits[0].float()
-    lm.train(was_training)
-    tolerance = 1e-3 if ours.dtype == torch.float32 else 5e-2
-    if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max())):
-        raise ModelError(
-            f"{type(lm).__name__} scales or shifts its logits in a way that bearray does not know; "
-            "Llama, Qwen2, Qwen3, Mistral and Gemma-like models work"
-        )
-
-
-def hidden_states(model: nn.Module, batch: TokenBatch, cache: Any = None) -> torch.Tensor:
-    """Hidden states [R * T, D] after the last norm; each answer's are those it would have behind its prompt
-    alone.
-
-    Rows with one answer are read causally. Rows with several have a mask in which a token sees its prompt
-    and the tokens before it in its own answer, and count positions from the prompt's end in each answer.
-
-    Args:
-        cache: a `transformers` cache that is to receive the keys and values; None for none.
-
-    Raises:
-        ModelError: several answers, and a model whose attention takes no mask of one's own.
-    """
-    lm: Any = causal_lm(model)
-    if batch.branch is None:
-        mask: Any = batch.attention_mask
-    else:
-        network = open_network(model, eos_token_id=0)
-        query, key = batch.branch[:, :, None], batch.branch[:, None, :]
-        column = torch.arange(batch.branch.shape[1], device=batch.branch.device)
-        # Padding sees the prompt, so that no row of the softmax is empty, and is seen by padding alone.
-        visible = (column <= column[:, None]) & ((key == 0) | (key == query))
-        assert batch.position_ids is not None
-        distance = batch.position_ids[:, :, None] - batch.position_ids[:, None, :]
-        mask = network.mask(visible, distance, network.dtype)
-    states: torch.Tensor = lm.base_model(
-        input_ids=batch.input_ids,
-        attention_mask=mask,
-        position_ids=batch.position_ids,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    ).last_hidden_state
-    return states.flatten(0, 1)
 
 
 class TrainStep(nn.Module):
@@ -134,57 +63,67 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: TokenBatch) -> LossOutput:
         lm: Any = causal_lm(self.model)
-        keep = torch.arange(len(batch.targets), device=batch.targets.device)
-        if self.objective.positions == "branching":
-            keep = keep[self.trie.child_count(batch.nodes) > 1]
+        needs = self.objective.needs
         # The reference goes first: of its pass only a number a token is left when the other one begins.
-        reference = self._reference_log_probs(batch, keep) if "reference" in self.objective.needs else None
-        simulates = "thresholds" in self.objective.needs
-        cache = DynamicCache() if simulates and self._keys_may_be_used(lm) else None
+        reference = self._reference_log_probs(batch) if "reference" in needs else None
+        cache = DynamicCache() if "thresholds" in needs and self._keys_may_be_used(lm) else None
         hidden = hidden_states(self.model, batch, cache)
-        extras = dict(self.extras(batch)) if self.extras else {}
-        if simulates:
-            extras["thresholds"] = self._thresholds(batch, hidden, cache)
-        tokens = self._tokens(batch, keep, hidden)
-        tokens.extras = {name: x[keep] for name, x in extras.items()}
+        tokens = self._tokens(batch, hidden)
+        if self.extras is not None:
+            tokens.extras = dict(self.extras(batch))
+        if "thresholds" in needs:
+            tokens.extras["thresholds"] = self._thresholds(batch, hidden, cache)
         if reference is not None:
             tokens.extras["reference"] = reference
+        if "without_history" in needs:
+            tokens.logits_without_history = self._logits_without_history(batch)
         if self.window_extras is not None:
             tokens.window_extras = self.window_extras(batch)
         return self.objective(tokens)
 
-    def _tokens(self, batch: TokenBatch, keep: torch.Tensor, hidden: torch.Tensor) -> AnswerTokens:
-        return AnswerTokens.build(
-            project(causal_lm(self.model), hidden[batch.position[keep]]),
-            batch.targets[keep],
-            batch.nodes[keep],
-            self.trie,
-            self.eos_token_id,
-            batch.instance[keep],
-            batch.step[keep],
-            num_answer_tokens=len(batch.targets),
+    def _tokens(self, batch: TokenBatch, hidden: torch.Tensor) -> AnswerTokens:
+        states = hidden[batch.position]
+        candidates, valid = valid_next_tokens(self.trie, batch.nodes, self.eos_token_id)
+        columns = None
+        if self.objective.candidates_only and has_plain_head(self.model) and len(states):
+            columns = candidates[valid].unique()
+        return AnswerTokens.from_candidates(
+            project(self.model, states, columns),
+            batch.targets,
+            candidates,
+            valid,
+            batch.instance,
+            batch.step,
+            columns=columns,
+            num_answer_tokens=batch.num_answer_tokens,
             answers=batch.answers,
         )
 
-    def _reference_log_probs(self, batch: TokenBatch, keep: torch.Tensor) -> torch.Tensor:
-        """[N] float32 log-probability of each kept token under the frozen reference, in the objective's
+    def _reference_log_probs(self, batch: TokenBatch) -> torch.Tensor:
+        """[N] float32 log-probability of each token under the frozen reference, in the objective's
         vocabulary."""
         with as_reference(self.model, self.reference):
-            tokens = self._tokens(batch, keep, hidden_states(self.model, batch))
+            tokens = self._tokens(batch, hidden_states(self.model, batch))
             log_probs, column = self.objective.log_probs(tokens)
             return pick(log_probs, column)
+
+    def _logits_without_history(self, batch: TokenBatch) -> torch.Tensor:
+        """[N, V] logits of the same answer tokens behind the prompt without a history."""
+        other = batch.without_history
+        if other is None:
+            raise ValueError(f"objective {self.objective.name!r} needs TokenBatch.without_history")
+        return project(self.model, hidden_states(self.model, other)[other.position])
 
     def _thresholds(
         self, batch: TokenBatch, hidden: torch.Tensor, cache: DynamicCache | None
     ) -> torch.Tensor:
-        layers: list[Any] = [] if cache is None else list(cache.layers)
         return batch_thresholds(
             open_network(self.model, self.eos_token_id),
             batch,
             self.trie,
             beam_width=self.objective.beam_width,
             normalize=self.objective.vocabulary,
-            keys=[(layer.keys, layer.values) for layer in layers] or None,
+            keys=None if cache is None else row_keys(self.model, batch, cache),
             hidden=hidden,
         )
 

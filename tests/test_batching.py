@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,42 +69,55 @@ def test_workers_share_a_batch_without_loss_or_overlap(batch, workers, rounds):
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(rows=st.lists(examples(), min_size=1, max_size=6))
-def test_positions_predict_the_right_tokens(rows):
+@given(rows=st.lists(examples(), min_size=1, max_size=6), start=st.lists(st.integers(1, 99), max_size=5))
+def test_positions_predict_the_right_tokens(rows, start):
+    rows = [replace(e, prompt=start + e.prompt) for e in rows]
     batch = collate(rows, PAD)
-    width = batch.input_ids.shape[1]
-    assert width == max(len(e.prompt) + len(e.answer) - 1 for e in rows)
+    shared, layout = batch.layout.shared, batch.layout
+    assert len(rows) == 1 or shared >= len(start)
+    assert batch.tokens == shared + sum(len(e.prompt) - shared + len(e.answer) - 1 for e in rows)
     answers = [(r, k, e) for r, e in enumerate(rows) for k in range(len(e.answer))]
-    assert len(answers) == len(batch.position) == len(batch.targets)
+    assert len(answers) == len(batch.position) == len(batch.targets) == batch.num_answer_tokens
     for n, (r, k, e) in enumerate(answers):
-        row, column = divmod(int(batch.position[n]), width)
-        assert (row, int(batch.instance[n]), int(batch.step[n])) == (r, r, k)
-        read = batch.input_ids[row, : column + 1].tolist()
+        place = int(batch.position[n])
+        assert (int(batch.instance[n]), int(batch.step[n])) == (r, k)
+        column = shared + layout.grid[r].tolist().index(place)
+        read = batch.input_ids[layout.full_grid[r, : column + 1]].tolist()
         assert read == e.prompt + e.answer[:k]  # all that came before, and nothing else
+        assert int(batch.position_ids[place]) == len(read) - 1
         assert int(batch.targets[n]) == e.answer[k]
         assert int(batch.nodes[n]) == e.nodes[k]
     assert batch.title.tolist() == [7] * len(rows)
+    assert batch.prompt_length.tolist() == [len(e.prompt) for e in rows]
     for r, e in enumerate(rows):
-        length = len(e.prompt) + len(e.answer) - 1
-        assert batch.attention_mask[r].tolist() == [1] * length + [0] * (width - length)
-        assert batch.input_ids[r, length:].eq(PAD).all()
-    assert batch.tokens == int(batch.attention_mask.sum())
+        assert batch.input_ids[batch.prompts()[r, : len(e.prompt)]].tolist() == e.prompt
 
 
-def test_no_examples_give_a_row_that_predicts_nothing_and_is_attended_to():
+@given(prompts=st.lists(TOKENS, min_size=2, max_size=6), start=TOKENS)
+def test_the_shared_start_is_the_longest_that_leaves_every_prompt_a_token(prompts, start):
+    prompts = [start + p for p in prompts]
+    batch = collate([Example(p, [5], [0], 1) for p in prompts], PAD)
+    shared = batch.layout.shared
+    assert len({tuple(p[:shared]) for p in prompts}) == 1 and shared < min(map(len, prompts))
+    longer = {tuple(p[: shared + 1]) for p in prompts}
+    assert len(longer) > 1 or shared + 1 == min(map(len, prompts))
+
+
+def test_no_examples_give_a_token_that_predicts_nothing():
     batch = collate([], PAD)
-    assert batch.input_ids.shape == (1, 1)
-    assert batch.attention_mask.tolist() == [[1]]
-    for name in ("position", "targets", "nodes", "instance", "step", "title"):
+    assert batch.input_ids.tolist() == [PAD] and batch.layout.full_grid.tolist() == [[0]]
+    for name in ("position", "targets", "nodes", "instance", "step", "title", "prompt_length"):
         value = getattr(batch, name)
         assert value.shape == (0,) and value.dtype == torch.long, name
 
 
 def test_a_batch_moves_as_a_whole():
-    moved = collate([Example(prompt=[5], answer=[6], nodes=[0], target_title=1)], PAD).to("meta")
-    assert {getattr(moved, name).device.type for name in ("input_ids", "position", "nodes", "title")} == {
-        "meta"
-    }
+    one = collate([Example(prompt=[5], answer=[6], nodes=[0], target_title=1)], PAD)
+    moved = replace(one, without_history=one).to("meta")
+    tensors = [getattr(moved, f.name) for f in fields(moved)]
+    tensors += [getattr(moved.layout, f.name) for f in fields(moved.layout)] + [moved.title]
+    assert {x.device.type for x in tensors if isinstance(x, torch.Tensor)} == {"meta"}
+    assert moved.without_history.input_ids.device.type == "meta"
 
 
 @given(prompts=st.lists(TOKENS, min_size=1, max_size=6))
@@ -115,8 +130,8 @@ def test_left_pad_keeps_prompts_at_the_right(prompts):
         assert row[~mask.bool()].eq(PAD).all()
 
 
-def test_padding_costs_what_it_must():
+def test_the_last_answer_token_is_not_fed():
     one = collate([Example(prompt=[5] * 9, answer=[6, 2], nodes=[0, 1], target_title=1)], PAD)
-    assert one.tokens == one.input_ids.numel() == 10  # the last answer token is not fed
+    assert one.tokens == 10
     with pytest.raises(ValueError):
         left_pad([], PAD)

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearray.batching import Answer, Example, TokenBatch, collate
+from bearray.batching import Answer, Example, collate
 from bearray.config import ObjectiveConfig
 from bearray.errors import ModelError
+from bearray.forward import hidden_states, project, use_tree_attention
 from bearray.objectives import AnswerTokens, LossOutput, Objective, make_objective
-from bearray.step import TrainStep, hidden_states, project
+from bearray.step import TrainStep
+from bearray.tree_attention import TREE_ATTENTION
 from bearray.trie import TokenTrie
 
 from .decoding.helpers import EOS, PAD, random_catalogue, tiny_model
@@ -28,6 +30,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 6},
     "gemma2": {"sliding_window": 5, "final_logit_softcapping": 8.0},
 }
+READS_TREES = {"llama": True, "llama-eager": False, "qwen3": True, "mistral": True, "gemma2": False}
 CATALOGUE = random_catalogue(3, 40)
 TRIE = TokenTrie.from_sequences(CATALOGUE)
 
@@ -37,38 +40,43 @@ def answer(title: int) -> Answer:
     return Answer([*CATALOGUE[title], EOS], [int(n) for n in path], title, score=-float(title))
 
 
-def windows(seed: int, counts: list[int]) -> tuple[list[Example], list[list[Answer]]]:
-    """Prompts of different lengths; `counts[r]` other answers for window r."""
+def windows(seed: int, counts: list[int], shared: int = 0) -> tuple[list[Example], list[list[Answer]]]:
+    """Prompts of different lengths with `shared` tokens in common; `counts[r]` other answers for window r."""
     rng = random.Random(seed)
+    start = [rng.randrange(3, 120) for _ in range(shared)]
     examples, others = [], []
     for row, count in enumerate(counts):
         target, *more = (answer(t) for t in rng.sample(range(len(CATALOGUE)), count + 1))
-        prompt = [rng.randrange(3, 120) for _ in range(rng.randint(1, 11))]
+        # The first token tells the rows apart, so that no more than `shared` is shared.
+        prompt = [*start, 3 + row, *(rng.randrange(3, 120) for _ in range(rng.randint(0, 10)))]
         examples.append(Example(prompt, target.tokens, target.nodes, target.title, row=10 + row))
         others.append(more)
     return examples, others
 
 
-def alone(examples: list[Example], others: list[list[Answer]]) -> TokenBatch:
-    """A row for each answer, as if each were its window's target."""
-    return collate(
-        [
-            Example(e.prompt, a.tokens, a.nodes, a.title)
-            for e, more in zip(examples, others, strict=True)
-            for a in (Answer(e.answer, e.nodes, e.target_title), *more)
-        ],
-        PAD,
-    )
-
-
+@pytest.mark.parametrize("shared", [0, 9])
+@pytest.mark.parametrize("how", ["tree", "padded"])
+@pytest.mark.parametrize("counts", [[3, 0, 1, 4], [0, 0, 0]], ids=["others", "targets only"])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_answer_is_as_it_would_be_alone(name: str) -> None:
+def test_every_answer_is_as_it_would_be_alone(name, counts, how, shared) -> None:
+    """As plain rows of the library's own model, a row for each answer."""
     model = tiny_model(1, name.split("-")[0], **MODELS[name]).train()
-    examples, others = windows(5, [3, 0, 1, 4])
-    packed, plain = collate(examples, PAD, others), alone(examples, others)
-    assert packed.targets.tolist() == plain.targets.tolist()
-    assert packed.input_ids.numel() < plain.input_ids.numel()
-    logits = [project(model, hidden_states(model, b)[b.position]) for b in (packed, plain)]
+    examples, others = windows(5, counts, shared)
+    packed = collate(examples, PAD, others)
+    assert packed.layout.shared == shared
+    answers = [
+        (e.prompt, a)
+        for e, more in zip(examples, others, strict=True)
+        for a in (Answer(e.answer, e.nodes, e.target_title), *more)
+    ]
+    plain = []
+    for prompt, a in answers:
+        ids = torch.tensor([prompt + a.tokens[:-1]])
+        plain.append(model(input_ids=ids).logits[0, len(prompt) - 1 :])
+    assert packed.targets.tolist() == [t for _, a in answers for t in a.tokens]
+    if how == "tree":
+        assert use_tree_attention(model, "cpu") == READS_TREES[name] and model.training
+    logits = project(model, hidden_states(model, packed)[packed.position]), torch.cat(plain)
     scale = float(logits[1].detach().abs().max())
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5 * scale)
     # and so are the gradients of any loss of them
@@ -80,6 +88,49 @@ def test_every_answer_is_as_it_would_be_alone(name: str) -> None:
     for ours, theirs in zip(*gradients, strict=True):
         assert theirs is not None
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("shared", [0, 9])
+def test_every_token_is_computed_once(shared: int) -> None:
+    model, seen = tiny_model(1), []
+    assert use_tree_attention(model, "cpu")
+    model.model.layers[0].mlp.register_forward_hook(
+        lambda _, args, __: seen.append(args[0].shape[:2].numel())
+    )
+    examples, others = windows(5, [3, 0, 1], shared)
+    batch = collate(examples, PAD, others)
+    hidden_states(model, batch)
+    answers = [[e.answer, *(a.tokens for a in more)] for e, more in zip(examples, others, strict=True)]
+    tokens = shared + sum(len(e.prompt) - shared for e in examples)
+    tokens += sum(len(a) - 1 for own in answers for a in own)
+    assert seen == [tokens] == [batch.tokens]
+
+
+def test_with_several_windows_to_look_through_padding_is_never_seen() -> None:
+    """NaN in the embedding that padding would have spreads to whatever sees it."""
+    model = tiny_model(2)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[PAD] = torch.nan
+    examples, others = windows(3, [0, 2, 1], 4)
+    batch = collate(examples, PAD, others)
+    assert PAD not in batch.input_ids and use_tree_attention(tiny_model(2), "cpu")
+    model.config._attn_implementation = TREE_ATTENTION
+    assert hidden_states(model, batch).isfinite().all()
+
+
+def test_a_layout_is_made_of_whole_rows() -> None:
+    examples, others = windows(5, [3, 0, 1], 6)
+    layout = collate(examples, PAD, others).layout
+    real = layout.branch >= 0
+    assert layout.grid[real].tolist() == list(range(6, 6 + int(real.sum())))
+    assert layout.flat.tolist() == real.flatten().nonzero()[:, 0].tolist()
+    assert layout.visible().any(-1).all()  # no softmax over nothing, padding included
+    assert (
+        not layout.visible()[:, :, 6:]
+        .transpose(1, 2)[~real]
+        .logical_and(real[:, None].expand(-1, real.shape[1], -1)[~real])
+        .any()
+    )
 
 
 def test_the_window_of_a_model_is_narrow_enough_to_matter() -> None:
@@ -101,15 +152,15 @@ def test_attention_without_masks_is_refused() -> None:
         hidden_states(model, collate(*windows(0, [1])[:1], PAD, windows(0, [1])[1]))
 
 
-def test_without_other_answers_rows_are_read_causally(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_other_answers_padded_rows_are_read_causally(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, _ = windows(2, [0, 0, 0])
     batch = collate(examples, PAD, [[], [], []])
-    assert batch.branch is None and batch.position_ids is None and not batch.answers.has_others
+    assert not batch.layout.has_answers_aside and not batch.answers.has_others
     model, seen = tiny_model(1), {}
     forward = model.model.forward
     monkeypatch.setattr(model.model, "forward", lambda **kwargs: seen.update(kwargs) or forward(**kwargs))
     hidden_states(model, batch)
-    assert seen["attention_mask"] is batch.attention_mask and seen["position_ids"] is None
+    assert seen["attention_mask"] is None and seen["position_ids"] is None
 
 
 @given(counts=st.lists(st.integers(0, 3), min_size=1, max_size=5), seed=st.integers(0, 99))
@@ -127,18 +178,16 @@ def test_a_batch_says_whose_every_token_is(counts: list[int], seed: int) -> None
     assert list(zip(*(c.tolist() for c in columns), strict=True)) == [w[:4] for w in wanted]
     assert answers.length.tolist() == [len(w[4].tokens) for w in wanted]
     assert batch.row.tolist() == [e.row for e in examples]
-    width, n = batch.input_ids.shape[1], 0
+    layout, n = batch.layout, 0
     for i, (r, _, _, _, own) in enumerate(wanted):
         for k, token in enumerate(own.tokens):
             assert (int(batch.instance[n]), int(batch.step[n])) == (i, k)
             assert (int(batch.targets[n]), int(batch.nodes[n])) == (token, own.nodes[k])
-            row, column = divmod(int(batch.position[n]), width)
-            read = batch.input_ids[row, : column + 1].tolist()
-            prompt = examples[r].prompt
-            assert row == r and read[: len(prompt)] == prompt
-            assert read[len(prompt) :][len(read) - len(prompt) - k :] == own.tokens[:k]
-            if batch.position_ids is not None:
-                assert int(batch.position_ids[row, column]) == len(prompt) + k - 1
+            place = int(batch.position[n])
+            column = layout.grid[r].tolist().index(place)
+            read = batch.input_ids[layout.full_grid[r]][layout.visible()[r, column]].tolist()
+            assert read == examples[r].prompt + own.tokens[:k]  # all that came before, and nothing else
+            assert int(batch.position_ids[place]) == len(examples[r].prompt) + k - 1
             n += 1
     assert n == len(batch.targets)
 

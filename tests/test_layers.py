@@ -18,12 +18,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config stats title_order array_files ragged",
+        "config stats title_order array_files ragged tree_attention",
         "data metrics runs trie provenance quiet",
         "catalog",
         "backbones catalog_cache objectives decoding baselines",
         "batching",
-        "simulation task",
+        "forward simulation task",
         "step",
         "extras",
         "negatives recommend pruning",

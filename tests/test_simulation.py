@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +14,10 @@ from bearray.config import RunConfig, override
 from bearray.decoding.network import open_network
 from bearray.decoding.thresholds import beam_thresholds
 from bearray.errors import ConfigError
+from bearray.forward import hidden_states, use_tree_attention
 from bearray.objectives.beam_simulation import BeamSimulation
 from bearray.simulation import batch_thresholds, is_deterministic
-from bearray.step import TrainStep, hidden_states
+from bearray.step import TrainStep
 from bearray.training.loop import check_objective
 from bearray.trie import TokenTrie
 from tests.decoding.helpers import EOS, FAMILIES, PAD, random_catalogue, random_prompts, tiny_model
@@ -54,13 +56,20 @@ def with_adapter(family="llama", dropout=0.0, **settings):
 
 
 @pytest.mark.parametrize("normalize", ["trie", "full"])
+@pytest.mark.parametrize("start", [[], [5, 9, 31, 7]], ids=["nothing shared", "shared start"])
+@pytest.mark.parametrize("how", ["tree", "padded"])
 @pytest.mark.parametrize(
     ("family", "settings"),
     [(family, {}) for family in FAMILIES]
     + [("mistral", {"sliding_window": 6}), ("gemma2", {"sliding_window": 6})],
 )
-def test_keys_of_the_training_pass_give_the_same_thresholds(family, settings, normalize, monkeypatch):
+def test_keys_of_the_training_pass_give_the_same_thresholds(
+    family, settings, how, start, normalize, monkeypatch
+):
     model, windows = with_adapter(family, **settings).train(), examples()
+    windows = [replace(e, prompt=start + e.prompt) for e in windows]
+    if how == "tree":
+        assert use_tree_attention(model, "cpu") == (family != "gemma2")  # eager: it reads padded rows
     batch = collate(windows, PAD)
     given = []
 

@@ -22,8 +22,9 @@ from bearray.backbones.lora import add_lora
 from bearray.batching import collate
 from bearray.config import ObjectiveConfig
 from bearray.errors import ModelError
+from bearray.forward import check_projection, project, use_tree_attention
 from bearray.objectives import at_least, bear_loss, make_objective, msl_loss, sft_loss
-from bearray.step import TrainStep, check_projection, project
+from bearray.step import TrainStep
 
 BEAR = {"name": "bear", "lam": 0.7, "xi": 0.6, "beam_width": 3, "tau": 1.3}
 Dense = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -51,10 +52,14 @@ CASES: dict[str, tuple[dict[str, Any], Dense]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(micro_task) -> Any:
-    """The micro base with an adapter that is not zero, so that both of its matrices have gradients."""
-    model = add_lora(load_model(micro_task.config.model.base, device="cpu"), micro_task.config.model)
+@pytest.fixture(scope="module", params=["tree", "padded"])
+def model(micro_task, request) -> Any:
+    """The micro base with an adapter that is not zero, so that both of its matrices have gradients; reading
+    micro-batches without padding, and in padded rows."""
+    base = load_model(micro_task.config.model.base, device="cpu")
+    if request.param == "tree":
+        assert use_tree_attention(base, "cpu")
+    model = add_lora(base, micro_task.config.model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -63,11 +68,15 @@ def model(micro_task) -> Any:
     return model
 
 
-@pytest.fixture(scope="module")
-def examples(micro_task) -> list:
-    """Prompts of different lengths, some cut short, so that rows have padding."""
+@pytest.fixture(scope="module", params=["shared start", "nothing shared"])
+def examples(micro_task, request) -> list:
+    """Prompts of different lengths, some cut short, that begin alike or do not."""
     chosen = copy.deepcopy(micro_task.examples()[:5])
-    return [type(e)(e.prompt[7 * i :], e.answer, e.nodes, e.target_title) for i, e in enumerate(chosen)]
+    kept = 20 if request.param == "shared start" else 0
+    return [
+        type(e)(e.prompt[:kept] + e.prompt[kept + 7 * i :], e.answer, e.nodes, e.target_title)
+        for i, e in enumerate(chosen)
+    ]
 
 
 def step_of(model: Any, task: Any, settings: dict[str, Any]) -> TrainStep:
@@ -99,8 +108,10 @@ def adapter_gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]
 @pytest.mark.parametrize("case", CASES)
 def test_step_equals_plain_model_and_dense_loss(case, model, micro_task, examples):
     settings, dense = CASES[case]
-    batch = collate(examples, micro_task.pad_token_id)
-    assert (batch.attention_mask == 0).any()
+    objective = make_objective(ObjectiveConfig(**settings))
+    choices = micro_task.catalog.trie if objective.positions == "branching" else None
+    batch = collate(examples, micro_task.pad_token_id, choices=choices)
+    assert (batch.layout.branch < 0).any() and batch.layout.shared in (0, 20)
     output = step_of(model, micro_task, settings)(batch)
     ours = output.total / at_least(output.weight)
     theirs = dense(*plain_logits(model, examples, micro_task))
@@ -132,20 +143,32 @@ def test_a_share_without_windows_has_loss_and_gradients_of_zero(case, model, mic
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_only_the_positions_that_count_reach_the_output_projection(case, model, micro_task, examples):
-    rows: list[int] = []
+def test_only_what_counts_is_projected(case, model, micro_task, examples, monkeypatch):
+    shapes: list[Any] = []
     step = step_of(model, micro_task, CASES[case][0])
-    head = model.get_base_model().get_output_embeddings()
-    hook = head.register_forward_hook(lambda _, args, __: rows.append(args[0].numel() // args[0].shape[-1]))
-    try:
-        step(collate(examples, micro_task.pad_token_id))
-    finally:
-        hook.remove()
-    _, _, valid = plain_logits(model, examples, micro_task)
-    branching = int((valid.sum(1) > 1).sum())
-    assert 0 < branching < len(valid)
-    forced_need_none = CASES[case][0]["name"] != "sft" and CASES[case][0].get("vocabulary") != "full"
-    assert rows == [branching if forced_need_none else len(valid)]
+    monkeypatch.setattr(
+        "bearray.step.project", lambda *args: shapes.append(project(*args).shape) or project(*args)
+    )
+    choices = micro_task.catalog.trie if step.objective.positions == "branching" else None
+    step(collate(examples, micro_task.pad_token_id, choices=choices))
+    logits, _, valid = plain_logits(model, examples, micro_task)
+    branching = valid.sum(1) > 1
+    assert 0 < int(branching.sum()) < len(valid)
+    if CASES[case][0]["name"] == "sft" or CASES[case][0].get("vocabulary") == "full":
+        assert shapes == [logits.shape]
+    else:  # forced tokens need no logits, and of the others only what is valid somewhere
+        assert shapes == [(int(branching.sum()), int(valid[branching].any(0).sum()))]
+        assert shapes[0][1] < logits.shape[1] / 2
+
+
+def test_what_follows_the_last_choice_is_not_read(micro_task, examples):
+    trie, pad = micro_task.catalog.trie, micro_task.pad_token_id
+    whole, cut = collate(examples, pad), collate(examples, pad, choices=trie)
+    fed = [max(k for k, n in enumerate(e.nodes) if trie.child_count(torch.tensor([n])) > 1) for e in examples]
+    saved = sum(len(e.answer) - 1 - f for e, f in zip(examples, fed, strict=True))
+    assert whole.tokens - cut.tokens == saved > 0
+    assert whole.num_answer_tokens == cut.num_answer_tokens == len(whole.targets) > len(cut.targets)
+    assert cut.answers.length.tolist() == whole.answers.length.tolist()
 
 
 def test_violation_and_margin_are_those_of_the_plain_logits(model, micro_task, examples):

@@ -14,6 +14,7 @@ from bearray.backbones.lora import add_lora
 from bearray.backbones.reference import add_reference
 from bearray.batching import Answer, collate
 from bearray.config import override
+from bearray.forward import use_tree_attention
 from bearray.negatives import OtherAnswers
 from bearray.objectives import make_objective
 from bearray.step import TrainStep
@@ -27,9 +28,12 @@ def shake(model: Any, seed: int) -> None:
                 weight.copy_(0.3 * torch.randn(weight.shape, generator=g))
 
 
-@pytest.fixture(scope="module")
-def base(micro_task) -> Any:
-    return load_model(micro_task.config.model.base, device="cpu")
+@pytest.fixture(scope="module", params=["tree", "padded"])
+def base(micro_task, request) -> Any:
+    base = load_model(micro_task.config.model.base, device="cpu")
+    if request.param == "tree":
+        assert use_tree_attention(base, "cpu")
+    return base
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from bearray.decoding.cache import SlotCache
 from bearray.errors import ModelError
+from bearray.tree_attention import TREE_ATTENTION
 
-_MASKED_ATTENTION = ("sdpa", "eager")
+_MASKED_ATTENTION = ("sdpa", TREE_ATTENTION, "eager")
 _WINDOWED = (
     "mistral",
     "mixtral",
@@ -35,7 +36,7 @@ class Network:
     head: nn.Module
     eos_token_id: int
     attention: str
-    """"sdpa" (boolean masks) or "eager" (additive masks)."""
+    """"sdpa" or tree attention (boolean masks), or "eager" (additive masks)."""
     window: int | None
     """Sliding attention window in tokens, of the layers that have one."""
     mixed_layers: bool
@@ -70,7 +71,7 @@ class Network:
 
     def _native(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
         mask = visible[:, None]
-        if self.attention == "sdpa":
+        if self.attention != "eager":
             return mask
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
             ~mask, torch.finfo(dtype).min

@@ -48,12 +48,10 @@ class LossOutput:
 class NegativeSpec:
     """Which answers an objective wants beside each window's target."""
 
-    kind: NegativeKind | Literal["rollout", "sample"]
+    kind: NegativeKind | Literal["rollout"]
     """uniform, popularity, near, self: titles other than the target, exactly `count` for each window.
     rollout: what beam search with the policy as it stands returns, the target included where it is found,
-    best first and with scores; fewer where the search finds fewer.
-    sample: titles drawn from the policy as it stands, restricted to the trie; any may come, also the target,
-    and more than once."""
+    best first and with scores; fewer where the search finds fewer."""
     count: int
     """Answers for each window, at least 1."""
 
@@ -72,12 +70,15 @@ class Objective(ABC):
     """The paper that it is from."""
     needs: frozenset[str] = frozenset()
     """What the step must provide beyond logits: "trie"; "negatives" (see there); "reference", the
-    log-probability of each token under the frozen reference; or other names of `AnswerTokens.extras` and
+    log-probability of each token under the frozen reference; "without_history",
+    `AnswerTokens.logits_without_history`; or other names of `AnswerTokens.extras` and
     `window_extras`."""
     negatives: NegativeSpec | None = None
     """The answers it wants beside the targets; `needs` has "negatives" if there are any."""
     vocabulary: Normalize = "full"
     """The softmax is over the trie's valid next tokens, or over all tokens."""
+    candidates_only: bool = False
+    """It looks at no logits but those of valid next tokens, so the step may leave the other columns out."""
     positions: Literal["all", "branching"] = "all"
     """Which answer tokens must be among the rows. "branching": forced tokens have loss and gradient that do
     not depend on the logits, so they need no logits; `AnswerTokens.num_answer_tokens` still counts them."""

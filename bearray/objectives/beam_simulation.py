@@ -76,6 +76,7 @@ class BeamSimulation(Objective):
         self.lam, self.xi = check_weight("lam", lam), check_positive("xi", xi)
         self.beam_width, self.form = check_beam_width(beam_width), form
         self.vocabulary, self.mix = vocabulary, float(mix)
+        self.candidates_only = vocabulary == "trie"
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> BeamSimulation:

@@ -173,6 +173,7 @@ class BEAR(Objective):
         self.form: Form = form
         self.vocabulary = vocabulary
         self.positions = "branching" if vocabulary == "trie" else "all"
+        self.candidates_only = vocabulary == "trie"
         self.weight_from_forward = form == "released"
 
     @classmethod

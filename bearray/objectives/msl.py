@@ -97,6 +97,7 @@ class MSL(Objective):
         self.tau = TAU_START if adaptive else check_positive("tau", tau)
         self.vocabulary = vocabulary
         self.positions = "branching" if vocabulary == "trie" else "all"
+        self.candidates_only = vocabulary == "trie"
         self.beam_width = check_beam_width(beam_width)
         self.eta = check_positive("eta", eta)
         self.rate = check_positive("rate", rate)

@@ -28,6 +28,14 @@ class Trie(Protocol):
         """Number of valid next tokens of `nodes` [N] -> [N]."""
 
 
+def valid_next_tokens(trie: Trie, nodes: Tensor, eos_token_id: int) -> tuple[Tensor, Tensor]:
+    """`Trie.candidates`, also of no nodes: a worker whose share of the batch is empty has none."""
+    if len(nodes):
+        return trie.candidates(nodes, eos_token_id)
+    empty = nodes.new_zeros((0, 1), dtype=torch.long)
+    return empty, empty.bool()
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """The answers of a micro-batch: the target of each window, and the others that the objective asked for.
@@ -91,6 +99,10 @@ class AnswerTokens:
     window_extras: dict[str, Tensor] = field(default_factory=dict)
     """As `extras`, for what belongs to windows: [R, ...]."""
 
+    logits_without_history: Tensor | None = None
+    """[N,V] logits of the same tokens behind the prompt without a history, for objectives that contrast the
+    two ("without_history" in `needs`)."""
+
     @classmethod
     def build(
         cls,
@@ -119,11 +131,7 @@ class AnswerTokens:
         Raises:
             ValueError: shapes that do not fit, or a target that cannot follow its node.
         """
-        if len(trie_nodes):
-            candidates, valid = trie.candidates(trie_nodes, eos_token_id)
-        else:  # a worker whose share of the batch is empty
-            candidates = trie_nodes.new_zeros((0, 1), dtype=torch.long)
-            valid = torch.zeros((0, 1), dtype=torch.bool, device=trie_nodes.device)
+        candidates, valid = valid_next_tokens(trie, trie_nodes, eos_token_id)
         return cls.from_candidates(
             logits,
             targets,
@@ -241,7 +249,14 @@ class AnswerTokens:
                          "step", "is_branching")
         }  # fmt: skip
         extras = {name: x[rows] for name, x in self.extras.items()}
-        return replace(self, **per_row, extras=extras, num_answer_tokens=num_answer_tokens)
+        other = self.logits_without_history
+        return replace(
+            self,
+            **per_row,
+            extras=extras,
+            num_answer_tokens=num_answer_tokens,
+            logits_without_history=None if other is None else other[rows],
+        )
 
     def targets_only(self) -> AnswerTokens:
         """The rows of the windows' targets: what a loss is given that asked for no other answers."""

@@ -27,10 +27,11 @@ from bearray.batching import Answer, TokenBatch, collate, plan_epoch, split_batc
 from bearray.config import RunConfig
 from bearray.errors import BearrayError, ConfigError
 from bearray.extras import PROVIDED, Extras, UserScores
+from bearray.forward import check_projection, use_tree_attention
 from bearray.negatives import OtherAnswers, check_negatives
 from bearray.objectives import LossOutput, at_least, make_objective
 from bearray.recommend import DecoderInputs
-from bearray.step import TrainStep, check_projection
+from bearray.step import TrainStep
 from bearray.task import Task
 from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
 from bearray.training.engine import make_engine
@@ -57,6 +58,7 @@ def new_model(config: RunConfig, device: torch.device) -> PeftModel:
     dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
     base = load_model(config.model.base, dtype=dtype, device=device)
     check_projection(base, device)
+    use_tree_attention(base, device)
     model = add_lora(base, config.model, seed=train.seed)
     if train.init_adapter is not None:
         with init_adapter(train.init_adapter) as folder:
@@ -220,8 +222,9 @@ class Loop:
             with self.engine.gathered() if self.others.uses_model else nullcontext():
                 flat = iter(self.others([i for own in rows for i in own], step))
             others = [[next(flat) for _ in own] for own in rows]
+        choices = self.task.catalog.trie if self.objective.positions == "branching" else None
         return [
-            collate([self.examples[i] for i in part], pad, more).to(self.device)
+            collate([self.examples[i] for i in part], pad, more, choices=choices).to(self.device)
             for part, more in zip(parts, others, strict=True)
         ]
 
