@@ -59,9 +59,13 @@ class DecoderInputs:
         if name == "popularity":
             # Counts plus one as probabilities: a title that training lacks stays possible.
             return self.popularity().add(1).log().expand(len(cases), -1)
+        return self.sasrec().title_scores([c.history_titles for c in cases])
+
+    def sasrec(self) -> Fitted:
+        """SASRec with its default settings, found in this machine's cache or trained when first asked for."""
         if self._sasrec is None:
             self._sasrec = load_or_train_sasrec(self._task.dataset, self._task.catalog.title_of_item)
-        return self._sasrec.title_scores([c.history_titles for c in cases])
+        return self._sasrec
 
     def title_embeddings(self, model: nn.Module) -> TitleEmbeddings:
         """The titles' vectors under the base model, which must be the same one in all calls."""
@@ -81,13 +85,23 @@ def recommend(
     Raises:
         BearrayError: as the decoder of `decoding.method`.
     """
+    titles, scores, _ = recommend_with_proof(model, cases, decoding, inputs)
+    return titles, scores
+
+
+def recommend_with_proof(
+    model: nn.Module, cases: Sequence[Case], decoding: DecodingConfig, inputs: DecoderInputs
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `recommend`, and [U] bool: which lists are proven to be the true best ones."""
     shape = (len(cases), decoding.beam_width)
     titles, scores = np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf, dtype=np.float32)
+    proven = np.zeros(len(cases), dtype=bool)
     if cases:
         found = _decode(model, cases, decoding, inputs)
         width = found.scores.shape[1]  # greedy search returns one title
         titles[:, :width], scores[:, :width] = found.title_ids.numpy(), found.scores.numpy()
-    return titles, scores
+        proven[:] = found.certified.numpy()
+    return titles, scores, proven
 
 
 def _decode(

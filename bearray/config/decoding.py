@@ -86,6 +86,9 @@ class EvaluationConfig:
     """Cut-offs of HR@K and NDCG@K."""
     also_other_normalizer: bool = True
     """Decode the chosen models with the other normaliser, too."""
+    exact_test: bool = False
+    """Decode the chosen models with exact search, too (the run's own normaliser and
+    decoding.exact_node_budget)."""
 
     def __post_init__(self) -> None:
         optional_count("evaluation.actors", self.actors)

@@ -4,6 +4,7 @@ shard."""
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -68,7 +69,10 @@ class ShardActor(ABC):
         for i, shard in enumerate(batch["shard"]):
             job = {name: values[i] for name, values in batch.items()}
             cases = self.task.cases(self.split, [int(row) for row in job["rows"]])
-            write_shard(Storage(str(job["folder"])), int(shard), self.table(cases, job))
+            began = time.perf_counter()
+            table = self.table(cases, job)
+            seconds = time.perf_counter() - began
+            write_shard(Storage(str(job["folder"])), int(shard), table, seconds=seconds)
         return {"shard": batch["shard"]}
 
 

@@ -28,10 +28,13 @@ SCHEMA = pa.schema(
 returned fewer; rank: 0-based place of the target's title, inf for a miss; warm: the target occurs in
 training."""
 
+EXACT_SCHEMA = SCHEMA.append(pa.field("proven", pa.bool_()))
+"""Of exact search; proven: the list is proven to be the true best one."""
 
-def predictions_in(folder: Storage, total: int, size: int) -> ShardedTable:
-    """The predictions of a split of `total` windows, in shards of `size`."""
-    return ShardedTable(folder, SCHEMA, range(total), size, "predictions")
+
+def predictions_in(folder: Storage, total: int, size: int, *, exact: bool = False) -> ShardedTable:
+    """The predictions of a split of `total` windows, in shards of `size`; `exact`: by exact search."""
+    return ShardedTable(folder, EXACT_SCHEMA if exact else SCHEMA, range(total), size, "predictions")
 
 
 def read_predictions(folder: Storage) -> pd.DataFrame:
@@ -42,11 +45,17 @@ def read_predictions(folder: Storage) -> pd.DataFrame:
         DataError: a shard is missing or damaged; the message names it.
     """
     manifest = folder.read_json(MANIFEST)
-    return predictions_in(folder, manifest["rows"], manifest["shard_size"]).read()
+    exact = manifest.get("decoding", {}).get("method") == "exact"
+    return predictions_in(folder, manifest["rows"], manifest["shard_size"], exact=exact).read()
 
 
 def to_table(
-    cases: Sequence[Case], titles: np.ndarray, scores: np.ndarray, item_of_title: np.ndarray
+    cases: Sequence[Case],
+    titles: np.ndarray,
+    scores: np.ndarray,
+    item_of_title: np.ndarray,
+    *,
+    proven: np.ndarray | None = None,
 ) -> pa.Table:
     """A shard's rows.
 
@@ -54,6 +63,7 @@ def to_table(
         cases: the U decoded windows.
         titles: [U, B] title ids, -1 for none. scores: [U, B].
         item_of_title: [titles] the item that stands for each title.
+        proven: [U] bool, of exact search.
     """
     items = np.where(titles >= 0, item_of_title[np.maximum(titles, 0)], -1)
     columns = {
@@ -65,4 +75,6 @@ def to_table(
         "rank": target_ranks(cases, titles),
         "warm": [c.warm for c in cases],
     }
-    return pa.table(columns, schema=SCHEMA)
+    if proven is None:
+        return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns | {"proven": proven}, schema=EXACT_SCHEMA)

@@ -26,8 +26,14 @@ def shard_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def write_shard(folder: Storage, number: int, table: pa.Table) -> None:
-    """Write a whole shard at once; a reader sees all of it or none."""
+SECONDS = "bearray.seconds"
+"""Where a shard's file says how long it took to make; `ShardedTable.read` adds them up."""
+
+
+def write_shard(folder: Storage, number: int, table: pa.Table, *, seconds: float | None = None) -> None:
+    """Write a whole shard at once; a reader sees all of it or none. `seconds`: what it took to make."""
+    if seconds is not None:
+        table = table.replace_schema_metadata({SECONDS: repr(seconds)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     folder.write_bytes(shard_name(number), buffer.getvalue())
@@ -77,7 +83,7 @@ class ShardedTable:
         return [number for number in range(self.shards) if self._read(number) is None]
 
     def read(self) -> pd.DataFrame:
-        """The finished table.
+        """The finished table; `attrs["seconds"]` is what its shards took to make, together, where all say it.
 
         Raises:
             DataError: a shard is missing or damaged; the message names it.
@@ -91,7 +97,10 @@ class ShardedTable:
                     f"make the missing {self.what}"
                 )
             shards.append(shard)
-        return pd.concat(shards, ignore_index=True)
+        frame = pd.concat(shards, ignore_index=True)
+        times = [shard.attrs["seconds"] for shard in shards]
+        frame.attrs = {} if None in times else {"seconds": sum(times)}
+        return frame
 
     def _read(self, number: int) -> pd.DataFrame | None:
         """The shard, or None where it is missing, damaged or of other test cases."""
@@ -106,4 +115,7 @@ class ShardedTable:
             return None
         if table.column("row").to_pylist() != list(self.rows_of(number)):
             return None
-        return table.to_pandas()
+        told = (table.schema.metadata or {}).get(SECONDS.encode())
+        frame = table.to_pandas()
+        frame.attrs = {"seconds": None if told is None else float(told)}
+        return frame

@@ -9,20 +9,29 @@ import tyro
 
 from bearray.config import RunConfig, override
 from bearray.errors import ConfigError
-from bearray.objectives import make_objective
+from bearray.objectives import OBJECTIVES, make_objective
+from bearray.tuning.settings import method_settings
 
 Scale = Literal["paper", "cpu", "smoke"]
 
 AXES = {"lam": "objective.lam", "xi": "objective.xi"}
 """Search axis -> the config field that it sets."""
 
+REGULARISED = ("bear", "beam_simulation", "sdpo_bear")
+"""Objectives that have lambda and xi."""
+
+_OWN_START = ("flower", "sprec")
+"""Objectives that compare with a frozen reference, but do not start from a model fine-tuned with SFT."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """The search for BEAR's lambda and xi: Optuna's TPE, by validation NDCG@10."""
+    """The search for lambda and xi: Optuna's TPE, by validation NDCG@10, with the sweep's first seed."""
 
+    methods: tuple[str, ...] = ("bear",)
+    """Methods that are searched, where the sweep has them: of bear, beam_simulation, sdpo_bear."""
     trials: int = 20
-    """Trials per base model."""
+    """Trials per base model and method."""
     lam: tuple[float, float] = (0.1, 5.0)
     """Range of lambda (the paper's)."""
     xi: tuple[float, float] = (0.25, 3.0)
@@ -35,6 +44,12 @@ class SearchConfig:
     """Trials at a time (None: as many as the cluster has room for)."""
 
     def __post_init__(self) -> None:
+        unknown = [m for m in self.methods if m not in REGULARISED]
+        if unknown:
+            raise ConfigError(
+                f"search.methods has {', '.join(unknown)}; lambda and xi are settings of "
+                f"{', '.join(REGULARISED)} only"
+            )
         if self.trials < 1:
             raise ConfigError(f"search.trials is {self.trials}; it must be at least 1")
         if self.max_concurrent is not None and self.max_concurrent < 1:
@@ -60,8 +75,18 @@ class SweepConfig:
     base_model: tuple[str, ...] = ("llama-3.2-3b",)
     """One or more presets, hub ids, folders, or local:tiny|small|medium."""
     methods: tuple[str, ...] = ("sft", "msl", "bear")
-    """Objectives (`bearray objectives`); bear is searched, the others are trained once for each base
-    model."""
+    """Objectives (`bearray objectives`); those of search.methods are searched, the others are trained once
+    for each base model and seed."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of initialisation, order, dropout and negatives; every method is trained and tested with each, a
+    searched one with the settings that were best with the first seed (none: train.seed). Base model and
+    windows are the same for all."""
+    start_from: Literal["sft", "none"] = "sft"
+    """Where methods start that compare with a frozen reference (S-DPO, DPO, ...): from the SFT run's best
+    checkpoint of the same base model and seed, as published, where sft is among the methods and
+    train.init_adapter is not given; or where all others do."""
+    method_settings: tuple[str, ...] = ()
+    """Settings of some methods only: METHOD:SETTING=VALUE, such as sdpo,dpo:train.lr=2e-4."""
     smoke: bool = False
     """The shortest run that passes through every part: the same as --scale smoke."""
     scale: Scale = "paper"
@@ -84,6 +109,31 @@ class SweepConfig:
             raise ConfigError(f"methods is {self.methods}; it must list one or more methods, each once")
         for method in self.methods:
             make_objective(replace(self.run.objective, name=method))
+        if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
+            raise ConfigError(f"seeds is {self.seeds}; it must list numbers of at least 0, each once")
+        by_method = method_settings(self.method_settings, self.methods, self.run)
+        for method in set(self.search.methods) & set(by_method):
+            if set(AXES.values()) & set(by_method[method]):
+                raise ConfigError(f"method_settings gives {method} what search.methods searches: lam or xi")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds that are trained; the first is the one that is searched with."""
+        return self.seeds or (self.run.train.seed,)
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The methods that are searched."""
+        return tuple(m for m in self.methods if m in self.search.methods)
+
+    def starts_from_sft(self, method: str) -> bool:
+        """Whether a method's runs start from the SFT run's adapter."""
+        return (
+            self.start_from == "sft"
+            and "sft" in self.methods
+            and "reference" in OBJECTIVES[method].needs
+            and method not in _OWN_START
+        )
 
 
 CPU: dict[str, Any] = {

@@ -66,10 +66,19 @@ def departures(sweep: SweepConfig) -> list[str]:
     for name in ("lam", "xi"):
         if getattr(sweep.search, name) != getattr(search, name):
             lines.append(f"range of {name}: {getattr(sweep.search, name)} instead of {getattr(search, name)}")
-    if "bear" in sweep.methods:
+    if sweep.searched:
         lines.append(
             f"search: {sweep.search.trials} trials of Optuna's TPE; the paper states no search budget"
         )
+    started = [m.upper() for m in sweep.methods if sweep.starts_from_sft(m)]
+    if started:
+        lines.append(
+            f"{', '.join(started)} start from the best checkpoint of the SFT run, which is also their frozen "
+            "reference; SFT's epochs come on top of their own"
+        )
+    if len(sweep.all_seeds) > 1:
+        lines.append(f"seeds {', '.join(map(str, sweep.all_seeds))}; the paper does not say how many it has")
+    lines += [f"settings of some methods only: {text}" for text in sweep.method_settings]
     return lines + list(ALWAYS)
 
 

@@ -34,15 +34,22 @@ def _drive(space: dict[str, Any], *, storage: str, plan: dict[str, Any] | None =
 
 
 def run_methods(
-    plans: Sequence[RunPlan], storage: Storage, *, max_concurrent: int | None, callbacks: Sequence[Any] = ()
+    plans: Sequence[RunPlan],
+    storage: Storage,
+    *,
+    name: str = "methods",
+    max_concurrent: int | None,
+    callbacks: Sequence[Any] = (),
 ) -> ResultGrid:
     """Train runs that are given in full, as many at a time as the cluster holds.
 
     Args:
+        name: of the Ray Tune experiment; a rerun with the same name and plans continues it.
         callbacks: for Ray Tune, such as W&B's.
     """
     space = {"plan": tune.grid_search([p.to_dict() for p in plans])}
-    return _fit("methods", space, storage, plans[0], max_concurrent=max_concurrent, callbacks=callbacks)
+    largest = max(plans, key=lambda p: p.config.train.num_workers * p.config.train.cpus_per_worker)
+    return _fit(name, space, storage, largest, max_concurrent=max_concurrent, callbacks=callbacks)
 
 
 def run_search(
@@ -58,7 +65,7 @@ def run_search(
 
     Args:
         plan: what every trial starts from.
-        name: the Optuna study's name, one for each base model.
+        name: the Optuna study's name, one for each base model and method.
         search: ranges, trials, seed.
         storage: of the sweep.
         journal: Optuna's journal, which optuna-dashboard reads.

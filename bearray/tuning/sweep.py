@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ray.tune import ResultGrid
-
 from bearray.backbones import base_model_kind, resolve_base
-from bearray.config import ObjectiveConfig, RunConfig, config_hash, differences, override, to_dict
+from bearray.config import RunConfig, config_hash, differences, override, to_dict
 from bearray.data import Dataset, open_dataset
 from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
@@ -18,16 +15,18 @@ from bearray.evaluation import evaluate_run
 from bearray.evaluation.pool import pool_size
 from bearray.evaluation.trained import open_run
 from bearray.report.anywhere import report_on
-from bearray.runs import Storage, absolute
-from bearray.task import load_task
+from bearray.runs import Storage
+from bearray.task import Task, load_task
 from bearray.training.loop import check_objective
 from bearray.training.trainer import check_resources
 from bearray.tuning.cluster import DRIVER_CPUS, connect
 from bearray.tuning.config import AXES, SweepConfig
 from bearray.tuning.departures import departures
 from bearray.tuning.loggers import make_callbacks
-from bearray.tuning.search import run_ids, run_methods, run_search
-from bearray.tuning.trial import RESULT, RunPlan, finished, reason
+from bearray.tuning.plans import Place, plan_runs
+from bearray.tuning.settings import method_settings
+from bearray.tuning.stages import train_all
+from bearray.tuning.trial import RESULT, RunPlan, run_needed
 from bearray.tuning.watch import say, watching
 
 SWEEP = "sweep.json"
@@ -54,27 +53,33 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
 
     Raises:
         BearrayError: a setting, the data, the storage or the cluster cannot work; found before anything is
-            trained. Also when a method's run failed; other runs are finished first.
+            trained. Also when a method's run failed; the others are trained, tested and reported first.
     """
     began = time.monotonic()
     storage, dataset = check_sweep(sweep)
     connect(address)
-    check_resources(sweep.run, driver_cpus=DRIVER_CPUS)
-    pool_size(sweep.run, 1)
+    _check_cluster([sweep.run, *_own_runs(sweep)])
     _begin(sweep, dataset, storage)
-    plans = {base: _plans(sweep, dataset, base) for base in sweep.base_model}
-    for of_base in plans.values():
-        task = load_task(next(iter(of_base.values())).config)
-        for plan in of_base.values():
-            check_objective(plan.config, task)
-    for base, by_method in _train(sweep, dataset, plans, storage).items():
-        for method, folders in by_method.items():
-            _test(_choose(folders), method, base)
+    plans: dict[Place, RunPlan] = {}
+    for base in sweep.base_model:
+        say(f"base model {base} ({base_model_kind(base)})")
+        of_base = plan_runs(sweep, dataset, base, resolve_base(base, dataset))  # a local one is built now
+        _check_plans(list(of_base.values()))
+        plans |= of_base
+    callbacks = make_callbacks(sweep.loggers, project=f"bearray-{dataset.name}")
+    with watching(storage.child("runs")):
+        trained = train_all(sweep, plans, storage, callbacks)
+    for place, folder in trained.chosen.items():
+        _test(folder, place)
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
-    if not sweep.report:
-        return storage.root
-    report = report_on(storage.root)
-    say(f"report: [bold]{report}[/bold]")
+    report = report_on(storage.root) if sweep.report else storage.root
+    if sweep.report:
+        say(f"report: [bold]{report}[/bold]")
+    if trained.failed:
+        failed = "; ".join(
+            f"{p.method.upper()} on {p.base}, seed {p.seed}: {why}" for p, why in trained.failed.items()
+        )
+        raise BearrayError(f"these runs failed: {failed}; run the same command again to continue")
     return report
 
 
@@ -130,112 +135,40 @@ def _begin(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> None:
     )
 
 
-def _plans(sweep: SweepConfig, dataset: Dataset, base: str) -> dict[str, RunPlan]:
-    """What each method's run starts from, the base model resolved (a local one is built now)."""
-    say(f"base model {base} ({base_model_kind(base)})")
-    resolved = resolve_base(base, dataset)
-    run = override(sweep.run, {"data.path": absolute(sweep.data_dir), "model.base": resolved})
-    return {
-        method: RunPlan(
-            config=_with_objective(run, method),
-            role="trial" if method == "bear" else "method",
-            method=method.upper(),
-            dataset=dataset.name,
-            base_model=base,
-            base_model_kind=base_model_kind(base),
-            data_hash=dataset.content_hash,
-        )
-        for method in sweep.methods
-    }
+def _own_runs(sweep: SweepConfig) -> list[RunConfig]:
+    """The methods' settings as far as they can be known before the base model is there."""
+    own = method_settings(sweep.method_settings, sweep.methods, sweep.run)
+    return [override(sweep.run, changes) for changes in own.values()]
 
 
-def _with_objective(run: RunConfig, method: str) -> RunConfig:
-    """What only regularisers use goes back to its defaults for other methods, so that it does not make two
-    runs of one."""
-    fresh = ObjectiveConfig()
-    regularised = method in ("bear", "beam_simulation", "sdpo_bear")
-    unused = {} if regularised else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
-    return override(run, {**unused, "objective.name": method})
+def _check_cluster(runs: Sequence[RunConfig]) -> None:
+    for run in runs:
+        check_resources(run, driver_cpus=DRIVER_CPUS)
+        pool_size(run, 1)
 
 
-def _train(
-    sweep: SweepConfig, dataset: Dataset, plans: dict[str, dict[str, RunPlan]], storage: Storage
-) -> dict[str, dict[str, list[Storage]]]:
-    """All runs of all methods; run folders by base model and method."""
-    folders: dict[str, dict[str, list[Storage]]] = {base: {} for base in plans}
-    callbacks = make_callbacks(
-        sweep.loggers, project=f"bearray-{next(iter(plans.values()))[sweep.methods[0]].dataset}"
-    )
-    single = [(b, m, p) for b, by_method in plans.items() for m, p in by_method.items() if m != "bear"]
-    with watching(storage.child("runs"), sweep.run.train.epochs):
-        if single:
-            say(f"training {', '.join(f'{m.upper()} on {b}' for b, m, _ in single)}")
-            results = run_methods(
-                [p for *_, p in single],
-                storage,
-                max_concurrent=sweep.search.max_concurrent,
-                callbacks=callbacks,
-            )
-            _fail_on_errors(results, [p for *_, p in single], storage)
-            for base, method, plan in single:
-                folders[base][method] = [storage.child("runs", plan.run_id)]
-        for base, by_method in plans.items():
-            if "bear" not in by_method:
-                continue
-            name = _study_name(base)
-            say(f"searching lambda and xi of BEAR on {base}: {sweep.search.trials} trials")
-            results = run_search(
-                by_method["bear"], name, sweep.search, storage, _journal(storage, name), callbacks
-            )
-            ids = run_ids(results)
-            for error in results.errors:
-                say(f"[red]a trial failed:[/red] {reason(error)}")
-            if not ids:
-                raise BearrayError(f"all trials on {base} failed; {storage.root}/runs/*/result.json say why")
-            folders[base]["bear"] = [storage.child("runs", i) for i in dict.fromkeys(ids)]
-    return folders
+def _check_plans(plans: Sequence[RunPlan]) -> None:
+    """Fail now where an objective cannot work, and not when its turn comes; a task is loaded once for all
+    plans that share one."""
+    tasks: dict[str, Task] = {}
+    for plan in plans:
+        config = plan.config
+        if run_needed(config) is not None:  # its adapter is not there yet
+            config = override(config, {"train.init_adapter": None})
+        key = config_hash([to_dict(config.data), to_dict(config.model)])
+        if key not in tasks:
+            tasks[key] = load_task(config)
+        check_objective(config, tasks[key])
 
 
-def _study_name(base: str) -> str:
-    """A name for the search on a base model that is fit for a file; the hash keeps folders of one name
-    apart."""
-    last = base.rstrip("/").rpartition("/")[2]
-    return f"bear-{''.join(c if c.isalnum() else '-' for c in last)}-{config_hash(base, 4)}"
-
-
-def _journal(storage: Storage, name: str) -> Path:
-    """Optuna's journal: in storage where that is a folder, else beside the user's other caches."""
-    if "://" not in storage.root:
-        return Path(storage.root) / "optuna" / f"{name}.log"
-    return Path.home() / ".cache" / "bearray" / "optuna" / f"{name}-{config_hash(storage.root)}.log"
-
-
-def _fail_on_errors(results: ResultGrid, plans: Sequence[RunPlan], storage: Storage) -> None:
-    failed = [p for p in plans if finished(storage.child("runs", p.run_id)) is None]
-    if failed or results.num_errors:
-        why = "; ".join(reason(e) for e in results.errors)
-        raise BearrayError(
-            f"{', '.join(p.run_id for p in failed)} failed: {why}; run the same command again to continue"
-        )
-
-
-def _choose(folders: Sequence[Storage]) -> Storage:
-    """The run with the highest validation NDCG@10; of equal ones the first by name.
-
-    Ray's order changes when a search is continued, and a rerun must not test a second run.
-    """
-    by_name = sorted(folders, key=lambda folder: folder.root)
-    return max(by_name, key=lambda folder: folder.read_json(RESULT)["valid"]["ndcg@10"])
-
-
-def _test(folder: Storage, method: str, base: str) -> None:
+def _test(folder: Storage, place: Place) -> None:
     """Decode the test split with a chosen run, once, and complete its result."""
     result = folder.read_json(RESULT)
     name = folder.root.rpartition("/")[2]
     if "test" in result:
         say(f"{name}: already tested")
         return
-    say(f"{name}: chosen for {method.upper()} on {base} by validation; decoding the test split")
+    say(f"{name}: chosen for {place.method.upper()} on {place.base} by validation; decoding the test split")
     run = open_run(folder)
     config = run.config
     measured = evaluate_run(
@@ -244,7 +177,7 @@ def _test(folder: Storage, method: str, base: str) -> None:
         folder,
         on_shard=lambda done, total: say(f"{name}: test shard {done}/{total}"),
     )
-    seconds = result["seconds"] | {"test": measured["seconds"]}
+    seconds = result["seconds"] | measured["seconds"]
     folder.write_json(RESULT, result | {"chosen": True, "test": measured["test"], "seconds": seconds})
     own = measured["test"][config.decoding.normalize]["all"]
     say(f"{name}: test " + ", ".join(f"{k} {own[k]['mean']:.4f}" for k in own if "@10" in k))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from bearray.config import RunConfig, config_hash, differences, from_dict, to_dict
+from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
 from bearray.errors import ResumeError
+from bearray.evaluation.trained import open_run
 from bearray.provenance import git_revision, now, versions
 from bearray.runs import Storage
 from bearray.training.trainer import train
@@ -16,6 +17,8 @@ CONFIG = "config.json"
 RESULT = "result.json"
 
 Role = Literal["method", "trial"]
+
+_RUN = "run:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class RunPlan:
     role: Role
     """method: trained once as it is; trial: one point of a search."""
     method: str
-    """SFT, MSL, BEAR."""
+    """The objective's name in capitals: SFT, MSL, BEAR."""
     dataset: str
     base_model: str
     """As the user named it."""
@@ -45,6 +48,38 @@ class RunPlan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunPlan:
         return cls(**{**values, "config": from_dict(RunConfig, values["config"])})
+
+
+def run_place(run_id: str) -> str:
+    """`train.init_adapter` for the best checkpoint of another run in the same storage.
+
+    It says which run and not where it lies, so that a run's settings, and the id that is made of them, stay
+    the same when the storage moves.
+    """
+    return f"{_RUN}{run_id}"
+
+
+def run_needed(config: RunConfig) -> str | None:
+    """Id of the run that `train.init_adapter` names, if it names one."""
+    place = config.train.init_adapter or ""
+    return place.removeprefix(_RUN) if place.startswith(_RUN) else None
+
+
+def with_start(config: RunConfig, folder: Storage) -> RunConfig:
+    """The settings with the run that `train.init_adapter` names replaced by its checkpoint's folder.
+
+    Args:
+        folder: the run folder of `config`; the other run's is beside it.
+
+    Raises:
+        ResumeError: the other run is not finished.
+        MissingFileError: its checkpoint is gone.
+    """
+    needed = run_needed(config)
+    if needed is None:
+        return config
+    beside = Storage(f"{folder.root.rpartition('/')[0]}/{needed}")
+    return override(config, {"train.init_adapter": open_run(beside).checkpoint})
 
 
 def begin(plan: RunPlan, folder: Storage) -> None:
@@ -92,7 +127,7 @@ def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> di
     if done is not None:
         return done
     try:
-        trained = train(plan.config, folder, callbacks)
+        trained = train(with_start(plan.config, folder), folder, callbacks)
     except Exception as error:
         folder.write_json(RESULT, {"status": "failed", "error": reason(error), "chosen": False})
         raise

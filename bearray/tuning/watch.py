@@ -14,6 +14,7 @@ from bearray.errors import BearrayError
 from bearray.runs import Storage
 from bearray.training.worker import METRICS
 
+CONFIG = "config.json"
 POLL_SECONDS = 4.0
 STEP_SECONDS = 30.0
 """A run that is between two epochs says where it is this often."""
@@ -27,8 +28,9 @@ def say(text: str) -> None:
 
 
 class _Watcher:
-    def __init__(self, runs: Storage, epochs: int) -> None:
-        self.runs, self.epochs = runs, epochs
+    def __init__(self, runs: Storage) -> None:
+        self.runs = runs
+        self.epochs: dict[str, int] = {}
         self.seen: dict[str, tuple[int, float]] = {
             name: (len(runs.child(name).read_lines(METRICS)), 0.0) for name in runs.names()
         }
@@ -47,21 +49,27 @@ class _Watcher:
             if new and (epochs or due):
                 self.seen[name] = (len(rows), time.monotonic())
 
+    def _epochs(self, name: str) -> int:
+        """Epochs that a run will have, from its settings."""
+        if name not in self.epochs:
+            self.epochs[name] = int(self.runs.child(name).read_json(CONFIG)["run"]["train"]["epochs"])
+        return self.epochs[name]
+
     def _epoch(self, name: str, row: dict[str, Any]) -> str:
         score = f", validation NDCG@10 {row['valid_ndcg@10']:.4f}" if "valid_ndcg@10" in row else ""
-        return f"{name}: epoch {row['epoch']}/{self.epochs} in {row['seconds']:.0f} s{score}"
+        return f"{name}: epoch {row['epoch']}/{self._epochs(name)} in {row['seconds']:.0f} s{score}"
 
     def _step(self, name: str, row: dict[str, Any]) -> str:
         return (
-            f"{name}: epoch {row['epoch']:.2f}/{self.epochs}, loss {row['loss']:.4f}, "
+            f"{name}: epoch {row['epoch']:.2f}/{self._epochs(name)}, loss {row['loss']:.4f}, "
             f"{row['tokens_per_s']:.0f} tokens/s"
         )
 
 
 @contextmanager
-def watching(runs: Storage, epochs: int) -> Iterator[None]:
+def watching(runs: Storage) -> Iterator[None]:
     """While it lasts, say what the runs in a folder are doing."""
-    watcher, stop = _Watcher(runs, epochs), threading.Event()
+    watcher, stop = _Watcher(runs), threading.Event()
 
     def loop() -> None:
         while not stop.wait(POLL_SECONDS):

@@ -145,7 +145,8 @@ def test_metrics_are_those_of_a_naive_count(config, checkpoint, run_folder, deco
     assert (Path(run_folder.root) / "predictions" / "part-00000.parquet").stat().st_mtime_ns == before
     total = 2 * SHARDS
     assert told == [(4, total), (5, total), (6, total)]  # those of the other normaliser
-    assert result["seconds"] > 0 and set(result["test"]) == {"trie", "full"}
+    assert result["seconds"]["test"] > 0 and set(result["seconds"]["decoding"]) == {"trie", "full"}
+    assert set(result["test"]) == {"trie", "full"}
     full = decode_split(config, checkpoint, {"full": run_folder.child("predictions_full")})["full"]
     assert_answers(full, expected(config, checkpoint, "full"))
     for name, predictions in (("trie", frame), ("full", full)):

@@ -105,3 +105,15 @@ def test_a_folder_made_with_other_settings_is_refused_and_kept(table: ShardedTab
         table.begin({**MANIFEST, "decoding": {"beam_width": 5}, "extra": 1})
     assert table.folder.read_json("manifest.json") == MANIFEST
     assert len(table.read()) == len(ROWS)
+
+
+def test_what_shards_took_is_added_up(table: ShardedTable) -> None:
+    assert table.read().attrs == {}  # nobody has said
+    file = pq.read_table(Path(table.folder.root) / shard_name(0))
+    for number, seconds in enumerate((0.25, 0.5, 1.0)):
+        rows = ROWS[4 * number : 4 * number + 4]
+        columns = {"row": rows, "value": [r / 4 for r in rows], "list": [list(range(r)) for r in rows]}
+        write_shard(table.folder, number, pa.table(columns, schema=SCHEMA), seconds=seconds)
+    frame = table.read()
+    assert frame.attrs == {"seconds": 1.75}
+    assert frame["row"].tolist() == ROWS and frame["value"].tolist()[:4] == file["value"].to_pylist()

@@ -19,11 +19,15 @@ from tests.conftest import MICRO_RUN
 
 
 def micro_sweep(data: Path, base: Path, storage: Path) -> SweepConfig:
-    changes = {**MICRO_RUN, "objective.name": "bear", "train.cpus_per_worker": 0.9}
+    changes = {"objective.name": "bear", "train.cpus_per_worker": 0.9, "evaluation.exact_test": True}
+    changes = {**MICRO_RUN, **changes, "train.epochs": 1}
     return SweepConfig(
         data_dir=str(data),
         storage=str(storage),
         base_model=(str(base),),
+        methods=("dpo", "bear", "sft"),
+        seeds=(42, 43),
+        method_settings=("dpo:train.epochs=2",),
         search=SearchConfig(trials=2),
         run=override(SweepConfig().run, changes),
     )
@@ -67,6 +71,11 @@ def finished_sweep(
     yield sweep, storage
 
 
+def _settings(storage: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(storage.glob("runs/*/config.json"))
+    return {f.parent.name: json.loads(f.read_text())["run"] for f in files}
+
+
 def _results(storage: Path) -> dict[str, dict[str, Any]]:
     return {f.parent.name: json.loads(f.read_text()) for f in sorted(storage.glob("runs/*/result.json"))}
 
@@ -74,25 +83,49 @@ def _results(storage: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.ray
 @pytest.mark.slow
 class TestSweep:
-    def test_every_run_ended_and_one_of_each_method_was_tested(self, finished_sweep: Any) -> None:
+    def test_every_run_ended_and_one_of_each_method_and_seed_was_tested(self, finished_sweep: Any) -> None:
         _, storage = finished_sweep
-        results = _results(storage)
-        assert len(results) == 4
+        results, settings = _results(storage), _settings(storage)
+        assert len(results) == 2 + 2 + 3  # two seeds of SFT and DPO; two trials and another seed of BEAR
         assert {r["status"] for r in results.values()} == {"finished"}
         chosen = {name for name, r in results.items() if r["chosen"]}
-        assert {name.partition("-")[0] for name in chosen} == {"sft", "msl", "bear"}
-        assert len(chosen) == 3
-        trials = {name: r for name, r in results.items() if name.startswith("bear")}
-        best = max(r["valid"]["ndcg@10"] for r in trials.values())
-        assert all(r["valid"]["ndcg@10"] == best for r in trials.values() if r["chosen"])
-        assert all("test" not in r for r in results.values() if not r["chosen"])
+        tested = sorted((settings[n]["objective"]["name"], settings[n]["train"]["seed"]) for n in chosen)
+        assert tested == [(m, s) for m in ("bear", "dpo", "sft") for s in (42, 43)]
+        assert all("test" not in r for name, r in results.items() if name not in chosen)
 
-    def test_both_normalisers_count_every_test_case(self, finished_sweep: Any) -> None:
+    def test_the_best_trial_is_trained_again_with_the_other_seed(self, finished_sweep: Any) -> None:
+        _, storage = finished_sweep
+        results, settings = _results(storage), _settings(storage)
+        bear = {name: settings[name] for name in results if name.startswith("bear")}
+        first = {name for name, run in bear.items() if run["train"]["seed"] == 42}
+        (again,) = set(bear) - first
+        (best,) = (name for name in first if results[name]["chosen"])
+        assert results[best]["valid"]["ndcg@10"] == max(results[n]["valid"]["ndcg@10"] for n in first)
+        assert bear[again]["objective"] == bear[best]["objective"]
+
+    def test_preference_runs_start_from_sft_of_their_seed(self, finished_sweep: Any) -> None:
+        _, storage = finished_sweep
+        settings = _settings(storage)
+        for name, run in settings.items():
+            dpo = name.startswith("dpo")
+            assert run["train"]["epochs"] == (2 if dpo else 1)
+            assert (run["train"]["init_adapter"] is not None) == dpo
+            if dpo:
+                sft = run["train"]["init_adapter"].removeprefix("run:")
+                assert settings[sft]["objective"]["name"] == "sft"
+                assert settings[sft]["train"]["seed"] == run["train"]["seed"]
+                rows = [json.loads(x) for x in (storage / "runs" / name / "metrics.jsonl").open()]
+                assert rows[0]["reward_margin"] == pytest.approx(0, abs=1e-5)  # the reference is the start
+
+    def test_every_decoding_counts_every_test_case(self, finished_sweep: Any) -> None:
         _, storage = finished_sweep
         for name, result in _results(storage).items():
             if not result["chosen"]:
                 continue
-            for normalize, folder in (("trie", "predictions"), ("full", "predictions_full")):
+            folders = {"trie": "predictions", "full": "predictions_full", "exact": "predictions_exact"}
+            assert set(result["test"]) == set(folders) and result["test"]["exact"]["proven"] == 1
+            assert set(result["seconds"]["decoding"]) == set(folders)
+            for normalize, folder in folders.items():
                 shards = sorted((storage / "runs" / name / folder).glob("*.parquet"))
                 frame = pd.concat([pd.read_parquet(s) for s in shards])
                 assert frame["row"].tolist() == list(range(MICRO_RUN["data.test_windows"]))

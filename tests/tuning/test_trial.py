@@ -11,9 +11,9 @@ import pytest
 
 from bearray.errors import ConfigError, ResumeError
 from bearray.runs import Storage
-from bearray.tuning import sweep as sweep_module
 from bearray.tuning.loggers import make_callbacks
-from bearray.tuning.trial import RunPlan, begin, execute, finished, reason
+from bearray.tuning.stages import choose
+from bearray.tuning.trial import RunPlan, begin, execute, finished, reason, run_place, with_start
 
 
 @pytest.fixture
@@ -80,6 +80,25 @@ def test_a_finished_run_is_not_trained_again(
     assert execute(plan, folder) == done
 
 
+def test_a_run_starts_from_the_best_checkpoint_of_the_one_beside_it(
+    plan: RunPlan, make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    runs = Storage(str(tmp_path / "before" / "runs"))
+    begin(plan, runs.child("sft-1"))
+    config = make_run({"train.init_adapter": run_place("sft-1")})
+    with pytest.raises(ResumeError, match="sft-1 is not finished"):
+        with_start(config, runs.child("dpo-2"))
+    checkpoint = runs.child("sft-1", "checkpoints", "epoch2")
+    checkpoint.write_bytes("state.json", b"{}")
+    done = {"status": "finished", "valid": {"ndcg@10": 0.1}, "checkpoint": checkpoint.root}
+    runs.child("sft-1").write_json("result.json", done)
+    assert with_start(config, runs.child("dpo-2")).train.init_adapter == checkpoint.root
+    (tmp_path / "before").rename(tmp_path / "after")  # the run's settings do not say where the storage is
+    moved = with_start(config, Storage(str(tmp_path / "after" / "runs" / "dpo-2")))
+    assert moved.train.init_adapter == checkpoint.root.replace("/before/", "/after/")
+    assert with_start(make_run(), runs.child("sft-1")) == make_run()
+
+
 def test_a_failed_run_says_why(plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Storage(str(tmp_path / "run"))
 
@@ -97,8 +116,8 @@ def test_the_choice_is_by_validation_and_the_first_of_equals(tmp_path: Path) -> 
     folders = [Storage(str(tmp_path / name)) for name in "abc"]
     for folder, score in zip(folders, (0.1, 0.3, 0.3), strict=True):
         folder.write_json("result.json", {"valid": {"ndcg@10": score}, "test": {"trie": 1 - score}})
-    assert sweep_module._choose(folders).root == folders[1].root
-    assert sweep_module._choose(folders[::-1]).root == folders[1].root  # Ray reorders trials on a rerun
+    assert choose(folders).root == folders[1].root
+    assert choose(folders[::-1]).root == folders[1].root  # Ray reorders trials on a rerun
 
 
 def test_reason_is_one_line() -> None:

@@ -1,0 +1,75 @@
+"""What runs a sweep is made of, before any of them is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bearray.backbones import base_model_kind
+from bearray.config import ObjectiveConfig, RunConfig, differences, override, to_dict
+from bearray.data import Dataset
+from bearray.errors import ConfigError
+from bearray.runs import absolute
+from bearray.tuning.config import REGULARISED, SweepConfig
+from bearray.tuning.settings import method_settings
+from bearray.tuning.trial import RunPlan, run_place
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a run stands in a sweep."""
+
+    base: str
+    """As the user named it."""
+    method: str
+    seed: int
+
+
+def plan_runs(sweep: SweepConfig, dataset: Dataset, base: str, resolved: str) -> dict[Place, RunPlan]:
+    """The runs on one base model, SFT's first; of a searched method what its trials start from.
+
+    Args:
+        base: the base model as the user named it. resolved: what workers can load.
+
+    Raises:
+        ConfigError: a method is to start from an adapter that its own settings do not fit.
+    """
+    run = override(sweep.run, {"data.path": absolute(sweep.data_dir), "model.base": resolved})
+    own = method_settings(sweep.method_settings, sweep.methods, run)
+    plans: dict[Place, RunPlan] = {}
+    for seed in sweep.all_seeds:
+        for method in sorted(sweep.methods, key=lambda m: m != "sft"):
+            config = _with_objective(run, method)
+            config = override(config, {**own.get(method, {}), "train.seed": seed})
+            if config.train.init_adapter is None and sweep.starts_from_sft(method):
+                config = _after(plans[Place(base, "sft", seed)], config)
+            plans[Place(base, method, seed)] = RunPlan(
+                config=config,
+                role="trial" if method in sweep.searched else "method",
+                method=method.upper(),
+                dataset=dataset.name,
+                base_model=base,
+                base_model_kind=base_model_kind(base),
+                data_hash=dataset.content_hash,
+            )
+    return plans
+
+
+def _with_objective(run: RunConfig, method: str) -> RunConfig:
+    """What only regularisers use goes back to its defaults for other methods, so that it does not make two
+    runs of one."""
+    fresh = ObjectiveConfig()
+    unused = (
+        {} if method in REGULARISED else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
+    )
+    return override(run, {**unused, "objective.name": method})
+
+
+def _after(first: RunPlan, config: RunConfig) -> RunConfig:
+    """A run that starts from the adapter of another one."""
+    changed = differences(to_dict(first.config.model), to_dict(config.model), "model")
+    if changed:
+        raise ConfigError(
+            f"{config.objective.name} starts from the adapter of {first.method}, whose model has other "
+            f"settings ({'; '.join(changed)}); give both the same, or start_from none"
+        )
+    return override(config, {"train.init_adapter": run_place(first.run_id)})
