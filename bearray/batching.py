@@ -151,6 +151,7 @@ def collate(
     others: Sequence[Sequence[Answer]] | None = None,
     *,
     choices: TokenTrie | None = None,
+    without_history: Sequence[int] | None = None,
 ) -> TokenBatch:
     """Examples as one micro-batch; of no examples, a single token that predicts nothing.
 
@@ -161,6 +162,8 @@ def collate(
         choices: the trie, on the CPU; with it, answer tokens without an alternative are left out, and an
             answer is fed only as far as its last choice needs: for objectives whose `positions` is
             "branching". None: all tokens.
+        without_history: the prompt that names no history; with it, `TokenBatch.without_history` is made. It
+            is one prompt with all answers behind it, so it costs little more than their tokens.
 
     Raises:
         ValueError: `others` is not one list for each example.
@@ -230,7 +233,17 @@ def collate(
         ),
         num_answer_tokens=sum(len(a.tokens) for _, _, a in flat),
         row=ints(e.row for e in examples),
+        without_history=None
+        if without_history is None
+        else _behind_one(without_history, answers, pad_token_id),
     )
+
+
+def _behind_one(prompt: Sequence[int], answers: Sequence[Sequence[Answer]], pad_token_id: int) -> TokenBatch:
+    """All answers of a micro-batch behind one prompt, in the same order."""
+    flat = [a for own in answers for a in own]
+    windows = [Example(list(prompt), a.tokens, a.nodes, a.title) for a in flat[:1]]
+    return collate(windows, pad_token_id, [flat[1:]] if flat else None)
 
 
 def _predicted_steps(answers: Sequence[Answer], choices: TokenTrie | None) -> list[list[int]]:

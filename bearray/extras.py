@@ -1,5 +1,5 @@
-"""What objectives need beyond logits and trie, computed once from the training split: counts and
-entropies."""
+"""What objectives need beyond logits and trie, computed once from the training split: counts, entropies and
+flows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from bearray.batching import TokenBatch
+from bearray.objectives.flow import Flow
 from bearray.objectives.igd import information_gain, node_entropy
 from bearray.task import Task
 from bearray.trie import TokenTrie
@@ -17,11 +18,10 @@ from bearray.trie import TokenTrie
 UserScores = Callable[[torch.Tensor], torch.Tensor]
 """A text-free model's scores of all titles: numbers of training windows [R] -> [R, titles]."""
 
-MADE_BY_THE_STEP = frozenset({"trie", "thresholds", "reference", "negatives"})
+MADE_BY_THE_STEP = frozenset({"trie", "thresholds", "reference", "negatives", "without_history"})
 """What `TrainStep` and the loop make, not `Extras`."""
-PROVIDED = MADE_BY_THE_STEP | {"popularity", "information_gain"}
-"""Everything that an objective may ask for in `Objective.needs`, but "user_scores", which somebody has to
-give (`Extras`)."""
+PROVIDED = MADE_BY_THE_STEP | {"popularity", "information_gain", "flow", "stop_flow", "user_scores"}
+"""Everything that an objective may ask for in `Objective.needs`."""
 
 
 def interaction_counts(train: pd.DataFrame, title_of_item: dict[int, int], titles: int) -> np.ndarray:
@@ -58,10 +58,13 @@ class Extras:
     ) -> None:
         self.needs = frozenset(needs) - MADE_BY_THE_STEP
         self.user_scores = user_scores
-        self.provided = PROVIDED | ({"user_scores"} if user_scores is not None else set())
-        if self.needs & {"popularity", "information_gain"}:
+        self.provided = PROVIDED if user_scores is not None else PROVIDED - {"user_scores"}
+        if self.needs & {"popularity", "information_gain", "flow", "stop_flow"}:
             self.popularity = torch.from_numpy(training_counts(task)).to(trie.device)
+        if "information_gain" in self.needs:
             self.entropy = node_entropy(trie, self.popularity)
+        if self.needs & {"flow", "stop_flow"}:
+            self.flow = Flow.of(trie, self.popularity)
 
     def __call__(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
         """[N] values for each answer token of the batch."""
@@ -70,6 +73,8 @@ class Extras:
             values["popularity"] = self.popularity[batch.title][batch.instance]
         if "information_gain" in self.needs:
             values["information_gain"] = information_gain(self.entropy, batch.nodes, batch.instance)
+        if self.needs & {"flow", "stop_flow"}:
+            values["flow"], values["stop_flow"] = self.flow.of_tokens(batch.nodes, batch.instance)
         return values
 
     def of_windows(self, batch: TokenBatch) -> dict[str, torch.Tensor]:

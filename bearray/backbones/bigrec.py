@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bearray.data.prompts import PromptTemplate, render_answer, render_prompt
+from bearray.data.prompts import (
+    PromptTemplate,
+    render_answer,
+    render_prompt,
+    render_prompt_without_history,
+)
 from bearray.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -86,6 +91,10 @@ class BigRec:
                 prompts[i] = tokens
             long = [i for i in long if len(prompts[i]) > self.max_prompt_tokens]
         return prompts
+
+    def encode_without_history(self) -> list[int]:
+        """The prompt that names no history, the same for all users."""
+        return self._bos + self._tokenize([render_prompt_without_history(self.template)])[0]
 
     def encode_answers(self, titles: Sequence[str]) -> list[list[int]]:
         """Titles in quotes as answer tokens, without any special token: the trie's sequences."""

@@ -36,6 +36,8 @@ class ObjectiveConfig:
     """MSL: adaptive temperature (ATS) instead of a fixed one."""
     mix: float = 0.0
     """Objective (3.1): share of BEAR's own margin, in [0, 1]."""
+    contrast: float = 0.1
+    """CFT: weight of the loss of what the history adds."""
     beta: float | None = None
     """S-DPO, DPO, DMPO, RosePO: scale of the reward (None: the published one of each)."""
     negatives: int = 3
@@ -77,6 +79,7 @@ class ObjectiveConfig:
         require(math.isfinite(self.lam) and self.lam >= 0, "objective.lam", self.lam, "at least 0")
         positive("objective.xi", self.xi)
         positive("objective.tau", self.tau)
+        at_least("objective.contrast", self.contrast, 0)
         require(0 <= self.mix <= 1, "objective.mix", self.mix, "in [0, 1]")
         at_least("objective.beam_width", self.beam_width, 1)
         if self.beta is not None:

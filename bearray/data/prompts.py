@@ -112,6 +112,12 @@ def render_prompt(template: PromptTemplate, history_titles: Sequence[str]) -> st
     )
 
 
+def render_prompt_without_history(template: PromptTemplate) -> str:
+    """The same prompt without its input block: what the model is asked when nothing is known of the user
+    (CFT, arXiv 2410.22809)."""
+    return f"{PREAMBLE}\n\n### Instruction:\n{template.instruction}\n\n### Response:\n"
+
+
 def render_answer(title: str) -> str:
     """The answer: the title in double quotes (the tokenizer's end-of-sequence token follows it)."""
     return f'"{title}"'

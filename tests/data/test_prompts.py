@@ -1,6 +1,13 @@
 import pytest
 
-from bearray.data.prompts import DOMAINS, PromptTemplate, render_answer, render_prompt, template_for
+from bearray.data.prompts import (
+    DOMAINS,
+    PromptTemplate,
+    render_answer,
+    render_prompt,
+    render_prompt_without_history,
+    template_for,
+)
 from bearray.errors import ConfigError
 
 PUBLISHED = {
@@ -52,6 +59,14 @@ def test_whole_prompt_is_the_published_text() -> None:
         "\n"
         "### Response:\n"
     )
+
+
+def test_without_history_the_input_block_is_gone() -> None:
+    known = render_prompt(DOMAINS["book"], ["A", "B"])
+    unknown = render_prompt_without_history(DOMAINS["book"])
+    begin, _, rest = known.partition("### Input:")
+    _, response, end = rest.partition("### Response:")
+    assert unknown == begin + response + end and "Input" not in unknown.partition("### Instruction:")[2]
 
 
 def test_answer_is_the_quoted_title() -> None:
