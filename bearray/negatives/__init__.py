@@ -1,4 +1,5 @@
-"""Other answers for a window, as objectives ask for them: negatives of four kinds, and rollouts.
+"""Other answers for a window, as objectives ask for them: negatives of four kinds, rollouts
+and samples.
 
 What is drawn depends on (seed, step, window) and, for the generated kinds, on the model's weights: never on
 the number of workers or on how a batch is cut into micro-batches.
@@ -7,6 +8,7 @@ the number of workers or on how a batch is cut into micro-batches.
 from bearray.negatives.chance import PopularityNegatives, UniformNegatives
 from bearray.negatives.generated import GeneratedAnswers
 from bearray.negatives.near import NearNegatives, title_embeddings
+from bearray.negatives.sampled import SampledTitles
 from bearray.negatives.supply import OtherAnswers, check_negatives
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "NearNegatives",
     "OtherAnswers",
     "PopularityNegatives",
+    "SampledTitles",
     "UniformNegatives",
     "check_negatives",
     "title_embeddings",

@@ -14,6 +14,7 @@ from bearray.negatives.chance import PopularityNegatives, UniformNegatives
 from bearray.negatives.drawn import Supplier
 from bearray.negatives.generated import GeneratedAnswers
 from bearray.negatives.near import NearNegatives, title_embeddings
+from bearray.negatives.sampled import SampledTitles
 from bearray.objectives import NegativeSpec
 from bearray.task import Task
 from bearray.trie import TokenTrie
@@ -53,6 +54,16 @@ class OtherAnswers:
             histories = task.histories("train") if config.objective.near_to == "history" else None
             vectors = title_embeddings(model, task.catalog.tokens)
             self.supplier = NearNegatives(targets, histories, vectors, spec.count, seed)
+        elif spec.kind == "sample":
+            self.supplier = SampledTitles(
+                model,
+                trie,
+                [e.prompt for e in examples],
+                count=spec.count,
+                batch_size=config.decoding.batch_size,
+                pad_token_id=task.pad_token_id,
+                seed=seed,
+            )
         else:
             self.supplier = GeneratedAnswers(
                 model,
@@ -88,10 +99,12 @@ def check_negatives(spec: NegativeSpec, config: RunConfig, task: Task) -> None:
     Raises:
         ConfigError: there are not that many titles.
     """
-    titles = len(task.catalog)
+    if spec.kind == "sample":
+        return  # with replacement
+    titles, field = len(task.catalog), "objective.negatives"
     room, why = titles - 1, f"the catalogue has {titles} titles, the target among them"
     if spec.kind == "rollout":
-        room, why = titles, f"the catalogue has {titles} titles"
+        room, why, field = titles, f"the catalogue has {titles} titles", "objective.rollouts"
     elif spec.kind == "popularity":
         chosen = int((training_counts(task) > 0).sum())
         room, why = chosen - 1, f"{chosen} titles occur in the training split, the target among them"
@@ -102,5 +115,5 @@ def check_negatives(spec: NegativeSpec, config: RunConfig, task: Task) -> None:
     if spec.count > room:
         raise ConfigError(
             f"objective {config.objective.name!r} wants {spec.count} {spec.kind} answers beside each target, "
-            f"but {why}; lower objective.negatives to {room} or less"
+            f"but {why}; lower {field} to {room} or less"
         )

@@ -13,6 +13,7 @@ from bearray.objectives.best_of_n import BestOfN
 from bearray.objectives.d2lr import D2LR
 from bearray.objectives.dmpo import DMPO
 from bearray.objectives.dpo import DPO
+from bearray.objectives.flower import Flower
 from bearray.objectives.grpo import GRPO
 from bearray.objectives.igd import IGD
 from bearray.objectives.msl import MSL
@@ -24,7 +25,8 @@ from bearray.objectives.sft import SFT
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.name: cls
     for cls in (
-        SFT, MSL, BEAR, BeamSimulation, D2LR, IGD, SDPO, SDPOBear, DPO, DMPO, RosePO, BestOfN, GRPO,
+        SFT, MSL, BEAR, BeamSimulation, D2LR, IGD, SDPO, SDPOBear, DPO, DMPO, RosePO,
+        Flower, BestOfN, GRPO,
     )
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ from bearray.task import Task
 from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
 from bearray.training.engine import make_engine
 from bearray.training.start import check_init_adapter, init_adapter
+from bearray.training.user_scores import SASRecScores
 from bearray.training.validation import validate
 
 Log = Callable[[dict[str, Any]], None]
@@ -75,7 +76,8 @@ class Loop:
         rank, world: this worker's number, and how many there are.
         device: where the model goes.
         log: called on rank 0 with each row of metrics.jsonl.
-        user_scores: a text-free model's scores, for objectives that need them.
+        user_scores: a text-free model's scores, for objectives that need them; None: SASRec's, which is
+            trained first where this machine's cache does not have it.
         model: a model with an adapter that is loaded already and may be shared by several loops, on
             `device`; None loads the run's own. It is taken as it is: `model` and `train.precision` of the
             config, and `train.init_adapter`, are those it was made with.
@@ -105,6 +107,10 @@ class Loop:
         self.decoder_inputs = DecoderInputs(task, device)
         self.trie = self.decoder_inputs.trie
         self.objective = make_objective(config.objective)
+        if user_scores is None and "user_scores" in self.objective.needs:
+            user_scores = SASRecScores(
+                self.decoder_inputs.sasrec(), task.histories("train"), announce=rank == 0
+            )
         extras = Extras(task, self.trie, self.objective.needs, user_scores)
         self.objective.check_needs(extras.provided)
         self.objective.bind(task.catalog.trie)

@@ -139,7 +139,7 @@ def test_too_few_found_are_filled_up(micro_task, model, monkeypatch):
             "popularity",
             r"titles occur in the training split, the target among them; lower objective\.negatives",
         ),
-        ("rollout", r"wants 64 rollout answers .* lower objective\.negatives to 63 or less"),
+        ("rollout", r"wants 64 rollout answers .* lower objective\.rollouts to 63 or less"),
     ],
 )
 def test_more_answers_than_titles_fail_before_training(kind, message, micro_task):
@@ -161,6 +161,9 @@ def test_the_sweeps_check_knows(micro_task):
     missing = override(config, {"objective.negatives": 3, "train.init_adapter": "/no/such/folder"})
     with pytest.raises(ConfigError, match=r"train\.init_adapter is '/no/such/folder', which does not exist"):
         check_objective(missing, micro_task)
-    oracle = override(config, {"objective.name": "rosepo", "objective.smoothing": None})
-    with pytest.raises(ConfigError, match="'rosepo' needs user_scores"):
-        check_objective(oracle, micro_task)
+    rollouts = override(config, {"objective.name": "grpo", "objective.rollouts": 64})
+    with pytest.raises(ConfigError, match=r"'grpo' wants 64 rollout .* lower objective\.rollouts to 63"):
+        check_objective(rollouts, micro_task)
+    for name in ("grpo", "best_of_n", "flower", "rosepo"):
+        changes = {"objective.name": name, "objective.rollouts": 63, "objective.smoothing": None}
+        check_objective(override(config, {**changes, "objective.negatives": 1}), micro_task)

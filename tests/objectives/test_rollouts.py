@@ -72,7 +72,7 @@ def naive_best_of_n(data: Windows, n: int, prior_weight: float | None) -> Tensor
         if prior_weight is not None:
             count = len(titles) - 1
             mass = {
-                t: (prior_weight * prior[t] + count * float(policy[t])) / (prior_weight + count) for t in mass
+                t: (prior_weight * prior[t] + count * policy[t].item()) / (prior_weight + count) for t in mass
             }
         q = {}
         for t in mass:

@@ -121,24 +121,6 @@ def test_training_learns_to_prefer_the_targets(changes, make_run, folder) -> Non
     assert sum(r["reward_margin"] for r in late) / 6 > 0.3
 
 
-def test_an_oracle_is_a_matrix_of_scores_by_window(make_run, micro_task) -> None:
-    config = make_run({"objective.name": "rosepo", "objective.smoothing": None})
-    parts = {"rank": 0, "world": 1, "device": torch.device("cpu")}
-    with pytest.raises(ConfigError, match="'rosepo' needs user_scores"):
-        Loop(config, micro_task, log=dict, **parts)
-    asked: list[int] = []
-
-    def scores(rows: torch.Tensor) -> torch.Tensor:
-        asked.extend(rows.tolist())
-        return torch.zeros(len(rows), len(micro_task.catalog))
-
-    rows: list[dict[str, Any]] = []
-    Loop(config, micro_task, log=rows.append, user_scores=scores, **parts).run_epoch()
-    assert sorted(asked) == list(range(22))
-    # no preference either way: the loss is least where nothing is preferred
-    assert rows[0]["loss"] == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-5)
-
-
 def test_an_adapter_that_cannot_be_started_from_is_refused(make_run, micro_task, started, folder) -> None:
     parts = {"rank": 0, "world": 1, "device": torch.device("cpu"), "log": dict}
     empty = folder / "empty"
