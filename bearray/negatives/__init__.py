@@ -7,12 +7,14 @@ the number of workers or on how a batch is cut into micro-batches.
 
 from bearray.negatives.chance import PopularityNegatives, UniformNegatives
 from bearray.negatives.generated import GeneratedAnswers
+from bearray.negatives.kept import KeptAnswers
 from bearray.negatives.near import NearNegatives, title_embeddings
 from bearray.negatives.sampled import SampledTitles
 from bearray.negatives.supply import OtherAnswers, check_negatives
 
 __all__ = [
     "GeneratedAnswers",
+    "KeptAnswers",
     "NearNegatives",
     "OtherAnswers",
     "PopularityNegatives",

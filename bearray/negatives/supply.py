@@ -11,7 +11,7 @@ from bearray.config import RunConfig
 from bearray.errors import ConfigError
 from bearray.extras import training_counts
 from bearray.negatives.chance import PopularityNegatives, UniformNegatives
-from bearray.negatives.drawn import Supplier
+from bearray.negatives.drawn import Drawn, Supplier
 from bearray.negatives.generated import GeneratedAnswers
 from bearray.negatives.near import NearNegatives, title_embeddings
 from bearray.negatives.sampled import SampledTitles
@@ -42,6 +42,7 @@ class OtherAnswers:
         trie: TokenTrie,
     ) -> None:
         self.task = task
+        self.count = spec.count
         self.trie = task.catalog.trie
         targets = [e.target_title for e in examples]
         seed = config.train.seed
@@ -84,7 +85,14 @@ class OtherAnswers:
 
     def __call__(self, rows: Sequence[int], step: int) -> list[list[Answer]]:
         """For each window its answers, at an optimiser step; what they are depends on nothing else."""
-        drawn = self.supplier(rows, step)
+        return self.answers(self.draw(rows, step))
+
+    def draw(self, rows: Sequence[int], step: int) -> list[list[Drawn]]:
+        """The titles alone: for each window at most `count`."""
+        return self.supplier(rows, step)
+
+    def answers(self, drawn: Sequence[Sequence[Drawn]]) -> list[list[Answer]]:
+        """Drawn titles as answers in tokens."""
         titles = sorted({d.title for own in drawn for d in own})
         tokens = self.task.catalog.tokens
         paths = self.trie.path_nodes([tokens[t] for t in titles]) if titles else []

@@ -13,9 +13,11 @@ from bearray.objectives.igd import IGD, information_gain, node_entropy
 from bearray.objectives.msl import MSL, msl_loss
 from bearray.objectives.registry import OBJECTIVES, list_objectives, make_objective
 from bearray.objectives.rosepo import RosePO
+from bearray.objectives.rounds import Draw, Round
 from bearray.objectives.sdpo import SDPO
 from bearray.objectives.sdpo_bear import SDPOBear
 from bearray.objectives.sft import SFT, sft_loss
+from bearray.objectives.sprec import SPRec
 from bearray.objectives.tokens import Answers, AnswerTokens
 
 __all__ = [
@@ -32,13 +34,16 @@ __all__ = [
     "AnswerTokens",
     "Answers",
     "BestOfN",
+    "Draw",
     "Flow",
     "Flower",
     "LossOutput",
     "NegativeSpec",
     "Objective",
     "RosePO",
+    "Round",
     "SDPOBear",
+    "SPRec",
     "at_least",
     "bear_loss",
     "bear_regularizer",

@@ -24,6 +24,7 @@ from torch import Tensor
 from bearray.config import NegativeKind, Normalize, ObjectiveConfig
 from bearray.errors import ConfigError
 from bearray.objectives.ops import beam_threshold, log_softmax, mask_out, pick
+from bearray.objectives.rounds import Round
 from bearray.objectives.tokens import AnswerTokens, Trie
 
 Metric = tuple[Tensor, Tensor]
@@ -48,10 +49,12 @@ class LossOutput:
 class NegativeSpec:
     """Which answers an objective wants beside each window's target."""
 
-    kind: NegativeKind | Literal["rollout"]
+    kind: NegativeKind | Literal["rollout", "sample"]
     """uniform, popularity, near, self: titles other than the target, exactly `count` for each window.
     rollout: what beam search with the policy as it stands returns, the target included where it is found,
-    best first and with scores; fewer where the search finds fewer."""
+    best first and with scores; fewer where the search finds fewer.
+    sample: titles drawn from the policy as it stands, restricted to the trie; any may come, also the target,
+    and more than once."""
     count: int
     """Answers for each window, at least 1."""
 
@@ -133,6 +136,14 @@ class Objective(ABC):
         Raises:
             ConfigError: the objective cannot work on this catalogue.
         """
+
+    def schedule(self, epochs: int) -> tuple[Round, ...]:
+        """What each epoch of a run does: this loss on all training windows, unless it says otherwise.
+
+        Raises:
+            ConfigError: the objective cannot be trained in so many epochs.
+        """
+        return (Round(self),) * epochs
 
     def end_step(self, stats: Tensor) -> None:  # noqa: B027
         """Called after each optimiser step with `LossOutput.stats` summed over micro-batches and workers."""

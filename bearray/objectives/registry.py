@@ -10,6 +10,7 @@ from bearray.objectives.base import Objective
 from bearray.objectives.beam_simulation import BeamSimulation
 from bearray.objectives.bear import BEAR
 from bearray.objectives.best_of_n import BestOfN
+from bearray.objectives.cft import CFT
 from bearray.objectives.d2lr import D2LR
 from bearray.objectives.dmpo import DMPO
 from bearray.objectives.dpo import DPO
@@ -21,11 +22,12 @@ from bearray.objectives.rosepo import RosePO
 from bearray.objectives.sdpo import SDPO
 from bearray.objectives.sdpo_bear import SDPOBear
 from bearray.objectives.sft import SFT
+from bearray.objectives.sprec import SPRec
 
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.name: cls
     for cls in (
-        SFT, MSL, BEAR, BeamSimulation, D2LR, IGD, SDPO, SDPOBear, DPO, DMPO, RosePO,
+        SFT, MSL, BEAR, BeamSimulation, CFT, D2LR, IGD, SDPO, SDPOBear, DPO, DMPO, RosePO, SPRec,
         Flower, BestOfN, GRPO,
     )
 }  # fmt: skip

@@ -13,17 +13,27 @@ from safetensors.torch import load_file, save_file
 from bearray.backbones.lora import load_adapter, save_adapter
 from bearray.backbones.reference import reference_parameters
 from bearray.errors import ModelError, ResumeError
+from bearray.negatives import KeptAnswers
 from bearray.objectives import Objective
 from bearray.training.engine import Engine
 
 ADAPTER = "adapter"
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
+ANSWERS = "answers.safetensors"
+"""Answers that were made once and are not used up; only where there are such."""
 STATE = "state.json"
 
 
 def save_checkpoint(
-    folder: Path, model: PeftModel, engine: Engine, objective: Objective, *, epoch: int, rank: int
+    folder: Path,
+    model: PeftModel,
+    engine: Engine,
+    objective: Objective,
+    *,
+    epoch: int,
+    rank: int,
+    answers: KeptAnswers | None = None,
 ) -> None:
     """Write the state after `epoch` finished epochs. Every worker must call it; rank 0 writes.
 
@@ -40,6 +50,8 @@ def save_checkpoint(
                 save_file(weights, folder / REFERENCE)
     if rank == 0:
         save_file({name: value.contiguous() for name, value in optimizer.items()}, folder / OPTIMIZER)
+        if answers is not None:
+            save_file(answers.tensors(), folder / ANSWERS)
         state = {"epoch": epoch, "objective": objective.state_dict()}
         (folder / STATE).write_text(json.dumps(state, indent=2) + "\n")
 
@@ -69,6 +81,20 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
     engine.load_optimizer_state(optimizer)
     objective.load_state_dict(state["objective"])
     return int(state["epoch"])
+
+
+def load_answers(folder: Path) -> KeptAnswers | None:
+    """The answers of a checkpoint, if it has any.
+
+    Raises:
+        ResumeError: their file is damaged.
+    """
+    if not (folder / ANSWERS).exists():
+        return None
+    try:
+        return KeptAnswers.from_tensors(load_file(folder / ANSWERS))
+    except Exception as error:
+        raise ResumeError(f"checkpoint {folder} cannot be read: {ANSWERS}: {error!r}") from error
 
 
 @torch.no_grad()

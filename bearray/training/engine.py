@@ -145,6 +145,8 @@ class DeepSpeedEngine:
         self.rounds = rounds
         self.stage = config.zero_stage
         self.parameters = trainable(module)
+        self.updates = 0
+        """Updates since this process began or restored; before the first one there are no moments to read."""
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         settings = {
             "train_micro_batch_size_per_gpu": config.micro_batch_size,
@@ -176,12 +178,23 @@ class DeepSpeedEngine:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         skipped = self.engine.skipped_steps
+        if self.stage == 0 and not self._gradient_is_finite():
+            return False  # without ZeRO, DeepSpeed would take this step
         self.engine.step()
-        return bool(self.engine.skipped_steps == skipped)
+        updated = bool(self.engine.skipped_steps == skipped)
+        self.updates += updated
+        return updated
+
+    def _gradient_is_finite(self) -> bool:
+        """Of unpartitioned parameters, whose gradients DeepSpeed has reduced over the workers by now."""
+        slopes = [p.grad for p in self.parameters.values() if p.grad is not None]
+        return bool(nn.utils.get_total_norm(slopes).isfinite())
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         if self.stage == 0:
             return adam_state(self.engine.optimizer, self.parameters)
+        if self.updates == 0:
+            return fresh_adam_state(self.parameters)
         from deepspeed.utils import safe_get_full_optimizer_state
 
         state = {
@@ -197,6 +210,7 @@ class DeepSpeedEngine:
         if self.stage == 0:
             load_adam_state(self.engine.optimizer, self.parameters, state)
             return
+        self.updates += 1  # moments are there from now on
         zero = self.engine.optimizer
         flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for flat in flats:  # the inner optimiser's own parameters; it has no state before its first step
@@ -272,6 +286,8 @@ def adam_state(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
 ) -> dict[str, torch.Tensor]:
     """Moments of an unpartitioned optimiser by parameter name."""
+    if not optimizer.state:
+        return fresh_adam_state(parameters)
     state = {
         f"{moment}.{name}": optimizer.state[p][moment].detach().cpu().clone()
         for moment in ADAM_MOMENTS
@@ -279,6 +295,16 @@ def adam_state(
     }
     state["step"] = optimizer.state[next(iter(parameters.values()))]["step"].detach().cpu().clone().float()
     return state
+
+
+def fresh_adam_state(parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Of an optimiser that has not updated anything."""
+    state = {
+        f"{moment}.{name}": torch.zeros(getattr(p, "ds_shape", p.shape))  # partitioned ones look empty
+        for moment in ADAM_MOMENTS
+        for name, p in parameters.items()
+    }
+    return state | {"step": torch.tensor(0.0)}
 
 
 def load_adam_state(

@@ -1,5 +1,5 @@
-"""The one training loop: schedules steps, validates, saves. Objective, backbone and engine are parts it is
-given.
+"""The one training loop: schedules rounds and steps, validates, saves. Objective, backbone and engine are
+parts it is given.
 
 It knows torch.distributed but not Ray; `bearray.training.worker` connects the two. Every random choice
 depends on (seed, step, micro-batch, rank) alone, so a run that was interrupted continues as if it had not
@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,37 @@ from bearray.backbones.lora import add_lora, start_from
 from bearray.backbones.reference import add_reference, reference_parameters, refresh_reference
 from bearray.batching import Answer, TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
-from bearray.errors import BearrayError, ConfigError
+from bearray.errors import ConfigError, ResumeError
 from bearray.extras import PROVIDED, Extras, UserScores
 from bearray.forward import check_projection, use_tree_attention
-from bearray.negatives import OtherAnswers, check_negatives
-from bearray.objectives import LossOutput, at_least, make_objective
+from bearray.negatives import KeptAnswers, OtherAnswers, check_negatives
+from bearray.objectives import Draw, LossOutput, Objective, at_least, make_objective
 from bearray.recommend import DecoderInputs
 from bearray.step import TrainStep
 from bearray.task import Task
-from bearray.training.checkpoint import restore_checkpoint, save_checkpoint
+from bearray.training.checkpoint import load_answers, restore_checkpoint, save_checkpoint
+from bearray.training.divergence import DivergedError, What, examine, report_of
 from bearray.training.engine import make_engine
 from bearray.training.start import check_init_adapter, init_adapter
+from bearray.training.timeline import Timeline
 from bearray.training.user_scores import SASRecScores
 from bearray.training.validation import validate
 
 Log = Callable[[dict[str, Any]], None]
 
 
-class DivergedError(BearrayError, ArithmeticError):
-    """The loss or its gradient is no longer a finite number."""
+@dataclass
+class _Sums:
+    """A step's loss and metrics over all micro-batches and workers."""
+
+    loss: float
+    metrics: dict[str, float | None]
+    """Means; None where nothing counts."""
+    stats: torch.Tensor | None
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss)
 
 
 def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: str) -> float:
@@ -128,19 +141,29 @@ class Loop:
         if train.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.model.enable_input_require_grads()
-        self.rounds = -(-train.batch_size // (world * train.micro_batch_size))
-        self.steps_per_epoch = -(-len(self.examples) // train.batch_size)
-        self.total_steps = self.steps_per_epoch * train.epochs
-        module = TrainStep(
+        self.accumulation = -(-train.batch_size // (world * train.micro_batch_size))
+        """Micro-batches of a step on each worker."""
+        self.blank_prompt: list[int] | None = None
+        """The prompt that names no history, for objectives that contrast it."""
+        if "without_history" in self.objective.needs:
+            self.blank_prompt = task.backbone.encode_without_history()
+        self.timeline = Timeline(
+            self.objective.schedule(train.epochs), windows=len(self.examples), batch_size=train.batch_size
+        )
+        self.round = self.timeline.rounds[0]
+        """What the epoch under way does."""
+        self.kept: KeptAnswers | None = None
+        """Windows of the round, and the answers beside their targets that were made when it was drawn."""
+        self.module = TrainStep(
             self.model,
-            self.objective,
+            self.round.loss,
             self.trie,
             task.eos_token_id,
             extras,
             extras.of_windows,
             config.objective.reference,
         )
-        self.engine = make_engine(module, train, rounds=self.rounds, device=device)
+        self.engine = make_engine(self.module, train, rounds=self.accumulation, device=device)
         self.lengths = [len(e.prompt) + len(e.answer) for e in self.examples]
         branching = self.trie.child_count(
             torch.tensor([n for e in self.examples for n in e.nodes], device=device)
@@ -153,26 +176,92 @@ class Loop:
 
     @property
     def step(self) -> int:
-        return self.epoch * self.steps_per_epoch
+        """Optimiser steps of the finished epochs."""
+        return self.timeline.first_step(self.epoch)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.timeline.total_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of the next epoch, or of the last, where none is left; rounds may differ in them."""
+        return self.timeline.steps_of(min(self.epoch, len(self.timeline.rounds) - 1))
+
+    @property
+    def loss(self) -> Objective:
+        """The loss of the epoch under way; that of the objective, where its rounds are alike."""
+        return self.round.loss
 
     def restore(self, folder: Path) -> None:
-        """Continue after the checkpoint in `folder`."""
+        """Continue after the checkpoint in `folder`.
+
+        Raises:
+            ResumeError: it is incomplete, damaged or of another run.
+        """
         self.epoch = restore_checkpoint(folder, self.model, self.engine, self.objective)
+        self.kept = load_answers(folder)
+        if self._continues_draw and self.kept is None:
+            raise ResumeError(
+                f"checkpoint {folder} lacks the answers that epoch {self.epoch + 1} trains with"
+            )
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; a collective, rank 0 writes."""
-        save_checkpoint(folder, self.model, self.engine, self.objective, epoch=self.epoch, rank=self.rank)
+        answers = self.kept if self._continues_draw else None
+        save_checkpoint(
+            folder, self.model, self.engine, self.objective, epoch=self.epoch, rank=self.rank, answers=answers
+        )
 
     def run_epoch(self) -> None:
-        """All steps of the next epoch."""
+        """All steps of the next epoch, which is the next round of the objective's schedule."""
+        self.begin_round()
         self.model.train()
+        train = self.config.train
+        rows = np.arange(len(self.examples)) if self.kept is None else self.kept.rows
         plan = plan_epoch(
-            self.lengths, self.config.train.batch_size, seed=self.config.train.seed, epoch=self.epoch
+            [self.lengths[r] for r in rows], train.batch_size, seed=train.seed, epoch=self.epoch
         )
-        first = self.step
-        for number, batch in enumerate(plan):
-            self.train_step(first + number, batch)
+        for step, batch in enumerate(plan, self.step):
+            self.train_step(step, rows[batch])
         self.epoch += 1
+
+    def begin_round(self) -> None:
+        """Take up what the next epoch does: its loss, reference, windows and answers; a collective."""
+        continues = self._continues_draw
+        self.round = self.timeline.rounds[self.epoch]
+        self.module.objective = self.loss
+        if self.round.new_reference:
+            self.refresh_reference()
+        if self.round.draw is None:
+            self.kept = None
+        elif not continues:
+            self.kept = self._drawn(self.round.draw)
+
+    @property
+    def _continues_draw(self) -> bool:
+        """The next epoch has the windows and answers of the last one."""
+        rounds = self.timeline.rounds
+        if not 0 < self.epoch < len(rounds) or rounds[self.epoch].draw is None:
+            return False
+        return rounds[self.epoch].draw == rounds[self.epoch - 1].draw
+
+    def _drawn(self, draw: Draw) -> KeptAnswers:
+        """The windows of a draw and their answers, each worker making its share of them."""
+        rows = draw.rows(len(self.examples), seed=self.config.train.seed)
+        if self.others is None:
+            return KeptAnswers.of(rows, [[] for _ in rows], width=0)
+        share = rows[self.rank :: self.world]
+        with self.engine.gathered() if self.others.uses_model else nullcontext():
+            drawn = self.others.draw([int(r) for r in share], self.step)
+        own = KeptAnswers.of(share, drawn, width=self.others.count)
+        merged = {}
+        for name, part in own.tensors().items():
+            whole = part.new_zeros(len(rows), *part.shape[1:])
+            whole[self.rank :: self.world] = part
+            merged[name] = self._summed(whole.to(self.device)).cpu()
+        return KeptAnswers.from_tensors(merged)
 
     def validate(self) -> dict[str, float]:
         """Decode the validation windows, each worker its share; a collective, the same on every worker."""
@@ -195,12 +284,13 @@ class Loop:
             batch: [windows] int64 numbers of the windows in the global batch (`plan_epoch`).
 
         Raises:
-            DivergedError: the loss or its gradient is not finite.
+            DivergedError: the loss or its gradient is not finite; on every worker, and nothing was updated.
         """
         began = time.perf_counter()
         train = self.config.train
-        parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.rounds)
-        micro = self._micro_batches(step, parts)
+        parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.accumulation)
+        others = self._other_answers(step, parts)
+        micro = [self._collated(part, more) for part, more in zip(parts, others, strict=True)]
         weight = self._known_weight(step, batch, micro)
         outputs = []
         for k, tokens in enumerate(micro):
@@ -213,26 +303,45 @@ class Loop:
         lr = learning_rate(
             step, self.total_steps, peak=train.lr, warmup=train.warmup_steps, schedule=train.schedule
         )
-        updated = self.engine.step(lr)
-        self._finish_step(step, outputs, began, lr, int(sum(self.lengths[i] for i in batch)))
-        if not updated:
-            raise DivergedError(f"the gradient of {self._diverged(step)}")
+        # All workers know the sums, and the norm of the gradient, so they go on or stop together.
+        sums = self._sums(outputs)
+        what: What = "gradient" if sums.finite else "loss"
+        if not sums.finite or not self.engine.step(lr):
+            windows = [
+                (int(row), self._collated(np.array([row]), None if more is None else [more[i]]))
+                for part, more in zip(parts, others, strict=True)
+                for i, row in enumerate(part)
+            ]
+            raise self._diverged(step, batch, windows, what, sums, lr)
+        if sums.stats is not None:
+            self.loss.end_step(sums.stats)
+        if self.rank == 0:
+            tokens_per_s = sum(self.lengths[i] for i in batch) / (time.perf_counter() - began)
+            self.log(self._row(step, sums, lr) | {"tokens_per_s": tokens_per_s})
 
-    def _micro_batches(self, step: int, parts: list[np.ndarray]) -> list[TokenBatch]:
-        """This worker's windows with the answers that the objective wants."""
-        pad = self.task.pad_token_id
-        others: list[list[list[Answer]] | None] = [None] * len(parts)
-        if self.others is not None:
-            rows = [[int(i) for i in part] for part in parts]
+    def _other_answers(self, step: int, parts: list[np.ndarray]) -> list[list[list[Answer]] | None]:
+        """The answers that the loss wants beside the targets, for the windows of each micro-batch."""
+        if self.others is None or self.loss.negatives is None:
+            return [None] * len(parts)
+        rows = [int(i) for part in parts for i in part]
+        if self.kept is not None:
+            drawn = self.kept.drawn(rows)
+        else:
             # All at once: the model is the same throughout the step, and ZeRO gathers its weights once.
             with self.engine.gathered() if self.others.uses_model else nullcontext():
-                flat = iter(self.others([i for own in rows for i in own], step))
-            others = [[next(flat) for _ in own] for own in rows]
-        choices = self.task.catalog.trie if self.objective.positions == "branching" else None
-        return [
-            collate([self.examples[i] for i in part], pad, more, choices=choices).to(self.device)
-            for part, more in zip(parts, others, strict=True)
-        ]
+                drawn = self.others.draw(rows, step)
+        flat = iter(self.others.answers(drawn))
+        return [[next(flat) for _ in part] for part in parts]
+
+    def _collated(self, rows: np.ndarray, others: list[list[Answer]] | None) -> TokenBatch:
+        choices = self.task.catalog.trie if self.loss.positions == "branching" else None
+        return collate(
+            [self.examples[i] for i in rows],
+            self.task.pad_token_id,
+            others,
+            choices=choices,
+            without_history=self.blank_prompt,
+        ).to(self.device)
 
     def refresh_reference(self) -> None:
         """Make the adapter as it stands the frozen reference; a collective, for `objective.reference`
@@ -252,8 +361,8 @@ class Loop:
         Every worker knows the whole batch, so no communication is needed, unless the weight depends on the
         logits of several micro-batches: then they are computed once more, without gradients, first.
         """
-        if not self.objective.weight_from_forward:
-            total = self.objective.weight_of(
+        if not self.loss.weight_from_forward:
+            total = self.loss.weight_of(
                 int(self.answer_tokens[batch].sum()), int(self.branching_tokens[batch].sum()), len(batch)
             )
             return torch.tensor(total, dtype=torch.float64, device=self.device)
@@ -269,9 +378,7 @@ class Loop:
             dist.all_reduce(value)
         return value
 
-    def _finish_step(
-        self, step: int, outputs: list[LossOutput], began: float, lr: float, tokens: int
-    ) -> None:
+    def _sums(self, outputs: list[LossOutput]) -> _Sums:
         """Add up losses, metrics and statistics over micro-batches and workers in one all-reduce."""
         names = sorted(outputs[0].metrics)
         flat = [
@@ -283,30 +390,55 @@ class Loop:
         if stats:
             values = torch.cat([values, torch.stack(stats).sum(0).flatten()])
         values = self._summed(values).cpu()
-        if stats:
-            width = 2 + 2 * len(names)
-            self.objective.end_step(values[width:].reshape(stats[0].shape))
-        loss = float(values[0]) / max(float(values[1]), 1e-8)
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss of {self._diverged(step, loss)}")
-        row = {
+        total, weight, *pairs = values.tolist()
+        counted = zip(names, pairs[::2], pairs[1::2], strict=False)  # statistics follow
+        width = 2 + 2 * len(names)
+        return _Sums(
+            loss=total / max(weight, 1e-8),
+            metrics={name: value / count if count else None for name, value, count in counted},
+            stats=values[width:].reshape(stats[0].shape) if stats else None,
+        )
+
+    def _row(self, step: int, sums: _Sums, lr: float) -> dict[str, Any]:
+        """A row of metrics.jsonl."""
+        return {
             "kind": "step",
             "step": step,
-            "epoch": (step + 1) / self.steps_per_epoch,
-            "loss": loss,
+            "epoch": self.timeline.epochs_done(step),
+            **({"round": self.round.label} if self.round.label else {}),
+            "loss": sums.loss,
             "lr": lr,
+            **sums.metrics,
         }
-        for i, name in enumerate(names):
-            count = float(values[3 + 2 * i])
-            row[name] = float(values[2 + 2 * i]) / count if count else None
-        row["tokens_per_s"] = tokens / (time.perf_counter() - began)
-        if self.rank == 0:
-            self.log(row)
 
-    def _diverged(self, step: int, value: float = math.inf) -> str:
-        return (
-            f"{self.config.objective.name!r} is {value} at step {step}; "
-            "lower train.lr or objective.lam, or raise objective.xi"
+    def _diverged(
+        self,
+        step: int,
+        batch: np.ndarray,
+        windows: list[tuple[int, TokenBatch]],
+        what: What,
+        sums: _Sums,
+        lr: float,
+    ) -> DivergedError:
+        """What is to be raised on every worker; a collective."""
+        with self.engine.gathered():
+            own = examine(self.module, windows, what)
+        found: list[Any] = [own] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, own)
+        user_ids = self.task.windows("train")["user_id"].to_numpy()
+        return DivergedError.of(
+            report_of(
+                found,
+                objective=self.config.objective.name,
+                what=what,
+                step=step,
+                epoch=self.timeline.epochs_done(step - 1) if step else 0.0,
+                lr=lr,
+                value=sums.loss,
+                metrics={name: value for name, value in sums.metrics.items() if value is not None},
+                users={int(row): int(user_ids[row]) for row in sorted(batch)},
+            )
         )
 
 
@@ -323,6 +455,7 @@ def check_objective(config: RunConfig, task: Task) -> None:
             f"objective {objective.name!r} searches while it trains, each worker its own number of passes, "
             "and ZeRO stage 3 needs equal numbers; set train.zero_stage to 2 or less"
         )
+    objective.schedule(config.train.epochs)
     objective.bind(task.catalog.trie)
     if objective.negatives is not None:
         check_negatives(objective.negatives, config, task)

@@ -14,7 +14,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from bearray.config import RunConfig, to_dict
 from bearray.errors import ResourceError
 from bearray.runs import Storage
-from bearray.training.worker import METRICS, SCORE, train_loop
+from bearray.training.divergence import REPORT, DivergedError
+from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
 
 CHECKPOINTS = "checkpoints"
 
@@ -68,7 +69,10 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
 
     Raises:
         ray.train.TrainingFailedError: the workers failed more often than `train.max_failures`.
+        DivergedError: the loss or its gradient became NaN or infinite; the run folder's `diverged/` has the
+            state before that update and a report. Such a run is not started again by itself.
     """
+    folder.delete(DIVERGED)  # of an earlier attempt
     gpu = cluster_has_gpus()
     trainer = TorchTrainer(
         train_loop,
@@ -92,6 +96,8 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
     result = trainer.fit()
     if result.error is not None:
         raise result.error
+    if folder.exists(f"{DIVERGED}/{REPORT}"):
+        raise DivergedError.of(folder.read_json(f"{DIVERGED}/{REPORT}"))
     checkpoints = [(c, m) for c, m in (result.best_checkpoints or []) if m.get(SCORE, -1.0) >= 0]
     best_checkpoint, best = max(checkpoints, key=lambda pair: (pair[1][SCORE], -pair[1]["epoch"]))
     epochs = [r for r in folder.read_lines(METRICS) if r["kind"] == "epoch"]

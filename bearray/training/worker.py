@@ -14,9 +14,12 @@ from bearray.config import RunConfig, from_dict
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
 from bearray.task import load_task
+from bearray.training.divergence import REPORT, DivergedError, write_report
 from bearray.training.loop import Loop
 
 METRICS = "metrics.jsonl"
+DIVERGED = "diverged"
+"""Folder of a run whose loss has become NaN: a checkpoint of the state before it, and diverged.json."""
 FLUSH_SECONDS = 3.0
 SCORE = "valid_ndcg@10"
 
@@ -55,7 +58,8 @@ def train_loop(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    log = MetricsLog(Storage(settings["folder"]))
+    storage = Storage(settings["folder"])
+    log = MetricsLog(storage)
     loop = Loop(config, load_task(config), rank=rank, world=world, device=device, log=log.add)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -65,7 +69,13 @@ def train_loop(settings: dict[str, Any]) -> None:
         log.keep_until(loop.epoch)
     while loop.epoch < config.train.epochs:
         began = time.perf_counter()
-        loop.run_epoch()
+        try:
+            loop.run_epoch()
+        except DivergedError as error:
+            if rank == 0:
+                log.flush()
+            keep_diverged(loop, error, storage)
+            return
         row: dict[str, Any] = {
             "kind": "epoch",
             "epoch": loop.epoch,
@@ -83,3 +93,19 @@ def train_loop(settings: dict[str, Any]) -> None:
             loop.save(Path(folder))
             saved = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
             ray.train.report(report, checkpoint=saved)
+
+
+def keep_diverged(loop: Loop, error: DivergedError, storage: Storage) -> None:
+    """Save the state of a diverged run and why it has ended; a collective.
+
+    The workers end without an error afterwards: Ray would start failed ones again, and the same batches would
+    only lead to the same end. `bearray.training.trainer.train` finds the report and raises.
+    """
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        loop.save(folder)
+        if loop.rank == 0:
+            place = storage.child(DIVERGED).root
+            write_report(folder, error.report | {"saved": place})
+            storage.delete(DIVERGED)
+            storage.put_folder(DIVERGED, folder, last=REPORT)

@@ -20,6 +20,8 @@ from bearray.task import load_task
 from bearray.training.checkpoint import load_file, save_checkpoint
 from bearray.training.loop import DivergedError, Loop
 
+POISONED = "layers.1.self_attn.v_proj.lora_B.default.weight"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,6 +38,8 @@ class Job:
     validate: bool = False
     refresh: bool = False
     """Make the adapter as it stands the frozen reference after each epoch."""
+    poisoned: int | None = None
+    """Rank of a worker on which a weight of the adapter is NaN from the start; not with ZeRO."""
 
 
 @dataclass
@@ -48,10 +52,12 @@ class Outcome:
     valid: list[dict[str, float]]
     error: str | None
     reference: dict[str, torch.Tensor] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    """Of a run whose loss is no longer finite."""
 
 
 def run_jobs(config: RunConfig, jobs: Sequence[Job], folder: Path, *, world: int) -> dict[str, Outcome]:
-    """Run jobs in `world` new processes; checkpoints go to folder/NAME/EPOCH."""
+    """Run jobs in `world` new processes; checkpoints go to folder/NAME/EPOCH, and folder/NAME/diverged."""
     meeting = folder / f"meeting-{world}-{os.urandom(4).hex()}"
     torch.multiprocessing.spawn(
         _work, args=(world, str(meeting), to_dict(config), list(jobs), folder), nprocs=world
@@ -79,6 +85,9 @@ def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: 
     )
     if job.restore is not None:
         loop.restore(job.restore)
+    if job.poisoned == rank:
+        weight = next(p for n, p in loop.model.named_parameters() if n.endswith(POISONED))
+        weight.data[0, 0] = torch.nan
     valid: list[dict[str, float]] = []
     try:
         while loop.epoch < job.epochs:
@@ -90,7 +99,8 @@ def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: 
             if job.save:
                 loop.save(folder / job.name / str(loop.epoch))
     except DivergedError as caught:
-        return Outcome(rows, {}, {}, valid, str(caught))
+        loop.save(folder / job.name / "diverged")
+        return Outcome(rows, {}, {}, valid, str(caught), report=caught.report)
     final = folder / job.name / "final"
     save_checkpoint(final, loop.model, loop.engine, loop.objective, epoch=loop.epoch, rank=rank)
     if rank != 0:

@@ -1,0 +1,208 @@
+"""What went wrong when a loss is no longer a finite number: in which windows, and which part of it first.
+
+It is looked for only once it has happened: the same micro-batches go through the model again, a window at a
+time and without an update, and every part of the loss is looked at in the order in which it is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from bearray.batching import TokenBatch
+from bearray.errors import BearrayError
+from bearray.objectives import AnswerTokens, LossOutput, Objective
+from bearray.step import TrainStep
+from bearray.training.engine import trainable
+
+REPORT = "diverged.json"
+NAMED = 10
+"""At most so many users, or weights, are named in a message; the report has all."""
+
+What = Literal["loss", "gradient"]
+
+_ADVICE = {
+    "weights": "start from another adapter (train.init_adapter)",
+    "reference": "start from another adapter (train.init_adapter)",
+    "regularizer": "lower objective.lam or raise objective.xi",
+    "thresholds": "lower train.lr",
+    "user_scores": "look at the scores of the text-free model",
+}
+_OTHERWISE = "lower train.lr or objective.lam, or set train.max_grad_norm"
+
+
+class DivergedError(BearrayError, ArithmeticError):
+    """The loss or its gradient is no longer a finite number; nothing was updated with it.
+
+    Attributes:
+        report: what diverged.json holds; see `describe`.
+    """
+
+    def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report or {}
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> DivergedError:
+        return cls(describe(report), report)
+
+
+@dataclass
+class Culprits:
+    """What one worker has found among its windows."""
+
+    weights: list[str] = field(default_factory=list)
+    """Weights of the adapter that are not finite."""
+    windows: list[tuple[int, int, str]] = field(default_factory=list)
+    """(row of the window, place of the term in the order of computation, term)."""
+    gradients: list[str] = field(default_factory=list)
+    """Weights whose gradient is not finite."""
+
+
+def examine(module: TrainStep, windows: Iterable[tuple[int, TokenBatch]], what: What) -> Culprits:
+    """Look for the parts of the loss, or of its gradient, that are not finite.
+
+    With dropout a window need not behave alone as it did in its micro-batch; then nothing may be found.
+
+    Args:
+        module: the training step; its weights must be whole on this worker.
+        windows: (row, batch of this window alone).
+        what: whether the loss itself is not finite, or its gradient only.
+    """
+    weights = trainable(module)
+    found = Culprits(weights=[name for name, p in weights.items() if not bool(p.isfinite().all())])
+    gradients: dict[str, None] = {}
+    for row, batch in windows:
+        parts, total = _parts(module, batch, with_gradient=what == "gradient")
+        bad = [(place, name) for place, (name, fine) in enumerate(parts.items()) if not fine]
+        if bad:
+            found.windows.append((row, *bad[0]))
+        elif what == "gradient" and total.requires_grad:
+            slopes = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+            steep = [
+                name
+                for name, slope in zip(weights, slopes, strict=True)
+                if slope is not None and not bool(slope.isfinite().all())
+            ]
+            if steep:
+                found.windows.append((row, len(parts), "gradient"))
+                gradients |= dict.fromkeys(steep)
+    found.gradients = list(gradients)
+    return found
+
+
+def _parts(
+    module: TrainStep, batch: TokenBatch, *, with_gradient: bool
+) -> tuple[dict[str, bool], torch.Tensor]:
+    """Whether each part of the loss is finite, in the order of computation, and the loss."""
+    objective = module.objective
+    probe = _Probe(objective)
+    module.objective = probe  # type: ignore[assignment]  # it stands in for the objective
+    try:
+        with torch.set_grad_enabled(with_gradient):
+            output: LossOutput = module(batch)
+    finally:
+        module.objective = objective
+    sums = {name: metric[0] for name, metric in output.metrics.items()}
+    values = probe.inputs | sums | {"loss": output.total}
+    return {name: bool(value.isfinite().all()) for name, value in values.items()}, output.total
+
+
+class _Probe:
+    """An objective that remembers what it was given."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.inputs: dict[str, torch.Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
+
+    def __call__(self, tokens: AnswerTokens) -> LossOutput:
+        self.inputs = {"logits": tokens.logits, **tokens.extras, **tokens.window_extras}
+        return self.objective(tokens)
+
+
+def report_of(
+    found: list[Culprits],
+    *,
+    objective: str,
+    what: What,
+    step: int,
+    epoch: float,
+    lr: float,
+    value: float,
+    metrics: dict[str, float],
+    users: dict[int, int],
+) -> dict[str, Any]:
+    """What diverged.json holds, from what all workers have found.
+
+    Args:
+        found: of each worker.
+        objective: its name.
+        what: whether the loss itself is not finite, or its gradient only.
+        step, epoch: where the run is: steps and epochs before this one's update.
+        lr: the learning rate that the step would have had.
+        value: the loss.
+        metrics: of the step.
+        users: user id of each window of the global batch, by row.
+    """
+    windows = sorted(w for own in found for w in own.windows)
+    weights = sorted({name for own in found for name in own.weights})
+    gradients = sorted({name for own in found for name in own.gradients})
+    if weights:
+        term = "weights"
+    elif windows:
+        term = min((place, name) for _, place, name in windows)[1]
+    else:  # in none of the windows alone: they are too many, or dropout was another
+        term = next((name for name, v in metrics.items() if not math.isfinite(v)), what)
+    return {
+        "objective": objective,
+        "what": what,
+        "value": _json(value),
+        "step": step,
+        "epoch": epoch,
+        "lr": lr,
+        "term": term,
+        "windows": [{"row": row, "user": users[row], "term": name} for row, _, name in windows],
+        "weights": weights or gradients,
+        "metrics": {name: _json(v) for name, v in metrics.items()},
+        "batch": {"rows": list(users), "users": list(users.values())},
+        "saved": None,
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The message of a `DivergedError`, in one line."""
+    r = report
+    value = r["value"] if r["what"] == "loss" else "not finite"
+    users = list(dict.fromkeys(w["user"] for w in r["windows"]))
+    where = f" in the windows of users {_some(users)}" if users else ""
+    batch = "" if users else f"; the batch has users {_some(list(dict.fromkeys(r['batch']['users'])))}"
+    weights = f" (of {_some(r['weights'])})" if r["weights"] else ""
+    saved = f"; the state before it is saved in {r['saved']}" if r["saved"] else ""
+    return (
+        f"the {r['what']} of {r['objective']!r} is {value} at step {r['step']} (epoch {r['epoch']:.2f}), "
+        f"learning rate {r['lr']:.2g}; the first part that is not finite is {r['term']}{weights}{where}"
+        f"{batch}; nothing was updated with it{saved}; {_ADVICE.get(r['term'], _OTHERWISE)}"
+    )
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+
+def _some(values: list[Any]) -> str:
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return ", ".join(str(v) for v in values[:NAMED]) + more
+
+
+def _json(value: float) -> float | str:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else str(value)

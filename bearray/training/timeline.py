@@ -1,0 +1,45 @@
+"""Which optimiser steps each epoch of a run has; epochs differ where an objective's rounds do."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from bearray.objectives import Round
+
+
+class Timeline:
+    """Epochs and steps of a run, both counted from 0.
+
+    Args:
+        rounds: of each epoch.
+        windows: of the training split.
+        batch_size: windows per step.
+    """
+
+    def __init__(self, rounds: Sequence[Round], *, windows: int, batch_size: int) -> None:
+        self.rounds = tuple(rounds)
+        self._steps = [-(-r.size(windows) // batch_size) for r in rounds]
+        self._first = [0, *accumulate(self._steps)]
+
+    @property
+    def total_steps(self) -> int:
+        return self._first[-1]
+
+    def first_step(self, epoch: int) -> int:
+        """The step with which an epoch begins; of the epoch after the last, the number of steps."""
+        return self._first[epoch]
+
+    def steps_of(self, epoch: int) -> int:
+        return self._steps[epoch]
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step belongs to; steps after the run's end belong to its last."""
+        return min(bisect_right(self._first, step), len(self.rounds)) - 1
+
+    def epochs_done(self, step: int) -> float:
+        """Epochs finished once a step is taken, with the finished part of its own: 1.5 in the middle of the
+        second."""
+        epoch = self.epoch_of(step)
+        return epoch + (step + 1 - self._first[epoch]) / self._steps[epoch]
