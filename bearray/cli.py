@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
     "report": ("bearray.commands.report:report", "write the report of a storage folder"),
     "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),
+    "bench objectives": (
+        "bearray.commands.bench:objectives",
+        "time objectives and decoders in interleaved rounds",
+    ),
     "objectives": ("bearray.commands.listing:objectives", "the losses there are, and what each needs"),
     "decoders": ("bearray.commands.listing:decoders", "the decoders there are, and what each needs"),
 }
@@ -88,7 +92,7 @@ def _unknown(arguments: Sequence[str]) -> int:
 def _call(name: str, arguments: list[str]) -> int:
     module, _, function = COMMANDS[name][0].partition(":")
     target: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    if name == "sweep":  # builds its own command line, shared with sweeps/*.py
+    if name in ("sweep", "bench objectives"):  # build their own command lines, shared with sweeps/*.py
         return int(target(arguments))
     import tyro
 

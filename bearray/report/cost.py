@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bearray.report.collect import Run
 from bearray.report.figures import COLOURS, HATCHES, Figure, short
+from bearray.report.records import DECODINGS, Run
+from bearray.report.rows import evaluated, groups, labels, ordered, replicates
 from bearray.report.search import Search
-from bearray.report.tables import evaluated, groups, labels, ordered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +22,24 @@ PART_WORDS = {"train": "training", "valid": "validation", "test": "test"}
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     label: str
-    run: Run
+    runs: tuple[Run, ...]
+    """One a seed."""
     seconds: Mapping[str, float | None]
-    """By train, valid, test."""
+    """By train, valid, test; means over the seeds."""
+    decoding: Mapping[str, float]
+    """By decoding: milliseconds of an actor for a test case, the mean over the seeds."""
     tokens_per_second: float | None
     """Median over the logged steps."""
     trials: int
     search_seconds: float | None
     """All trials of the method's search together; None without a search."""
+    started_from: str | None = None
+    """The method whose adapter it started from, whose training is not in its times."""
+
+    @property
+    def run(self) -> Run:
+        """The run with the first seed."""
+        return self.runs[0]
 
     @property
     def total(self) -> float:
@@ -41,22 +51,48 @@ def build_costs(runs: Iterable[Run], searches: Iterable[Search]) -> dict[tuple[s
     by_method = {(s.dataset, s.base_model, s.method): s for s in searches}
     costs: dict[tuple[str, str], list[Cost]] = {}
     for key, members in groups(evaluated(runs)).items():
-        names = labels(ordered(members))
-        for run in ordered(members):
-            search = by_method.get((*key, run.method))
-            steps = run.steps.get("tokens_per_s")
-            speed = float(steps.median()) if steps is not None and steps.notna().any() else None
+        rows = replicates(ordered(members))
+        names = labels([group[0] for group in rows])
+        for group in rows:
+            first = group[0]
+            search = by_method.get((*key, first.method))
+            speeds = [s for run in group if (s := _speed(run)) is not None]
             costs.setdefault(key, []).append(
                 Cost(
-                    label=names[run.id],
-                    run=run,
-                    seconds={p: run.seconds(p) for p in PARTS},
-                    tokens_per_second=speed,
+                    label=names[first.id],
+                    runs=tuple(group),
+                    seconds={p: _mean([run.seconds(p) for run in group]) for p in PARTS},
+                    decoding=_decoding(group),
+                    tokens_per_second=_mean(speeds),
                     trials=len(search.trials) if search else 0,
                     search_seconds=search.seconds if search else None,
+                    started_from=first.started_from and first.started_from.rpartition("-")[0].upper(),
                 )
             )
     return costs
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _speed(run: Run) -> float | None:
+    steps = run.steps.get("tokens_per_s")
+    return float(steps.median()) if steps is not None and steps.notna().any() else None
+
+
+def _decoding(runs: Sequence[Run]) -> dict[str, float]:
+    found = {}
+    for name in DECODINGS:
+        each = [
+            1000 * seconds / len(run.predictions[name])
+            for run in runs
+            if name in run.predictions and (seconds := run.decoding_seconds(name)) is not None
+        ]
+        if each:
+            found[name] = sum(each) / len(each)
+    return found
 
 
 def cost_figure(name: str, where: str, costs: Sequence[Cost]) -> Figure:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bearray.report.collect import Run
 from bearray.report.figures import COLOURS, LINES, MARKERS, Figure, label_ends, nothing, plain
+from bearray.report.records import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

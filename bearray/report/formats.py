@@ -9,11 +9,11 @@ from dataclasses import astuple
 from itertools import product
 from typing import Any
 
-from bearray.report.collect import Collection
+from bearray.report.cells import METRICS, Cell, Table, metric_words
 from bearray.report.headline import p_words, signed
 from bearray.report.published import Published
+from bearray.report.records import Collection
 from bearray.report.search import Search
-from bearray.report.tables import METRICS, Cell, Table, metric_words
 
 TIDY_COLUMNS = (
     "dataset",
@@ -35,6 +35,8 @@ TIDY_COLUMNS = (
     "p",
     "p_holm",
     "verdict",
+    "seeds",
+    "seed_sd",
 )
 MARKS = {"better": "*", "worse": "†", "undecided": ""}
 LEGEND = (
@@ -42,6 +44,22 @@ LEGEND = (
     "and † worse than the best other method, paired test over users, p < 0.05 after Holm's correction "
     "within a part of the table."
 )
+
+
+SEED_LEGEND = (
+    " A row with several seeds is their mean, test case by test case, which interval and tests are about; ± is "
+    "the standard deviation of the seeds' own means."
+)
+
+
+def legend(table: Table) -> str:
+    """What the signs of a table mean."""
+    return LEGEND + (SEED_LEGEND if table.seeded else "")
+
+
+def spread(cell: Cell) -> str:
+    """ ±0.0012 for a cell that is a mean over seeds, else nothing."""
+    return "" if cell.seed_sd is None else f" ±{cell.seed_sd:.4f}"
 
 
 def mark(cell: Cell) -> str:
@@ -79,7 +97,8 @@ def tidy_csv(tables: Iterable[Table]) -> str:
                 where = (t.dataset, t.base_model, t.normalize, part.population, row.label, row.run.id, metric)
                 cell, test = row.cells[metric], row.cells[metric].test
                 tested = (*astuple(test), test.verdict) if test else (None,) * 7
-                rows.append((*where, cell.mean, cell.low, cell.high, row.n, row.users, *tested))
+                measured = (cell.mean, cell.low, cell.high, row.n, row.users)
+                rows.append((*where, *measured, *tested, row.seeds, cell.seed_sd))
     return to_csv(TIDY_COLUMNS, rows)
 
 

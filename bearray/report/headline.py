@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bearray.report.cells import ALPHA, NORMALIZER_WORDS, Comparison, Part, Row, Table
 from bearray.report.cost import Cost
-from bearray.report.tables import ALPHA, NORMALIZER_WORDS, Comparison, Part, Row, Table
 
 METRIC = "ndcg@10"
 SAME_LIST = 0.5
@@ -51,9 +51,10 @@ def _headline(tables: Sequence[Table], costs: Sequence[Cost]) -> Headline:
     ranked = sorted(part.rows, key=lambda r: -r.cells[METRIC].mean)
     verdict, details = _verdict(part, ranked)
     details += _other_metric(part, ranked)
+    details += _seeds(ranked)
     for other in tables:
         if other is not table:
-            details += _other_normalizer(other, ranked[0])
+            details += _other_decoding(other, ranked[0])
     details += _sameness(ranked, table.normalize)
     details += _cost(ranked, {c.run.id: c for c in costs})
     kind = ranked[0].run.base_model_kind
@@ -90,6 +91,24 @@ def _sameness(ranked: Sequence[Row], normalize: str) -> list[str]:
                 "little."
             )
     return lines
+
+
+def _seeds(ranked: Sequence[Row]) -> list[str]:
+    """How much of the lead another seed could take away."""
+    best = ranked[0]
+    sd = best.cells[METRIC].seed_sd
+    if sd is None:
+        return []
+    text = f"Values are means over {best.seeds} seeds; from seed to seed {best.label} varies by {sd:.4f}"
+    test = best.cells[METRIC].test
+    second = next((r for r in ranked if test is not None and r.label == test.versus), None)
+    other = second.cells[METRIC].seed_sd if second is not None else None
+    if second is not None and other is not None:
+        text += f" and {second.label} by {other:.4f}"
+    text += " (standard deviation)."
+    if test is not None and other is not None and abs(test.difference) < max(sd, other):
+        text += " That is more than the difference, so other seeds could turn it round."
+    return [text]
 
 
 def _verdict(part: Part, ranked: Sequence[Row]) -> tuple[str, list[str]]:
@@ -182,7 +201,7 @@ def _other_metric(part: Part, ranked: Sequence[Row]) -> list[str]:
     ]
 
 
-def _other_normalizer(table: Table, best: Row) -> list[str]:
+def _other_decoding(table: Table, best: Row) -> list[str]:
     part = table.part("all")
     if part is None or len(part.rows) < 2:
         return []
@@ -191,9 +210,11 @@ def _other_normalizer(table: Table, best: Row) -> list[str]:
         return []
     test = top.cells[METRIC].test
     sure = "" if test is None else f" ({p_words(test.p_holm)} against {test.versus})"
+    how = "Ranked by " if table.normalize == "exact" else "Decoded with the "
+    how += NORMALIZER_WORDS[table.normalize]
     same = "the same method is" if top.label == best.label else f"{top.label} is"
     return [
-        f"Decoded with the {NORMALIZER_WORDS[table.normalize]} instead, {same} in front at NDCG@10 "
+        f"{how} instead, {same} in front at NDCG@10 "
         f"{top.cells[METRIC].mean:.4f}{sure}."
     ]
 

@@ -8,16 +8,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bearray.report.collect import Collection, Run
+from bearray.report import efficiency_text
+from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
 from bearray.report.cost import Cost
+from bearray.report.efficiency import Efficiency
+from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.figures import COLOURS, DARK_COLOURS, Figure, inline
 from bearray.report.formats import LEGEND, mark, paired_rows, setting
 from bearray.report.headline import Headline, seconds
 from bearray.report.pruning import EXPLANATION, PruningTable
 from bearray.report.pruning_text import RATE_CAPTION, SEARCH_CAPTION, rate_cells, search_cells
 from bearray.report.published import Published
+from bearray.report.records import Collection, Run
 from bearray.report.search import Search, axis_words
-from bearray.report.tables import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
+
+TEMPLATES = ("page.html.j2", "efficiency.html.j2", "macros.html.j2", "pruning.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ def page(
     headlines: Sequence[Headline],
     groups: Sequence[Group],
     departures: Sequence[str],
+    efficiency: Efficiency | None = None,
 ) -> str:
     """The whole page. All names come from files that others wrote, so the template escapes every value."""
     from jinja2 import DictLoader, Environment, StrictUndefined
@@ -53,7 +59,7 @@ def page(
         return [Markup(svg) for svg in inline(figure)]
 
     here = files("bearray.report")
-    templates = {n: here.joinpath(n).read_text(encoding="utf-8") for n in ("page.html.j2", "pruning.html.j2")}
+    templates = {n: here.joinpath(n).read_text(encoding="utf-8") for n in TEMPLATES}
     environment = Environment(
         loader=DictLoader(templates),
         autoescape=True,
@@ -85,6 +91,12 @@ def page(
             "search_caption": SEARCH_CAPTION,
             "rate_cells": rate_cells,
             "search_cells": search_cells,
+        },
+        efficiency=efficiency
+        and {
+            "found": efficiency,
+            "figures": efficiency_figures(efficiency),
+            "parts": efficiency_text.parts(efficiency),
         },
         statistics=[(s.id, flatten(s.data_stats)) for s in collection.sweeps if s.data_stats],
         sweep_settings=[(s.id, flatten(_without_places(s.sweep))) for s in collection.sweeps if s.sweep],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bearray.report.formats import LEGEND, mark
-from bearray.report.tables import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Cell, Table, metric_words
+from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Cell, Table, metric_words
+from bearray.report.formats import legend, mark, spread
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -25,6 +25,7 @@ _TEX = {
     "–": "--",
     "−": "$-$",
     "…": r"\ldots{}",
+    "±": r"$\pm$",
 }
 
 
@@ -35,15 +36,16 @@ def tex(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A table environment in the booktabs style: the parts of `table` one below the other."""
-    columns = len(METRICS) + 2
+    columns = len(METRICS) + 2 + table.seeded
     subject = f"{tex(table.dataset)}, {tex(table.base_model)}, {tex(NORMALIZER_WORDS[table.normalize])}"
-    legend = tex(LEGEND).replace("* better", "$^*$ better")
-    head = ["Method", *(tex(metric_words(m)) for m in METRICS), "$n$", "users"]
+    signs = tex(legend(table)).replace("* better", "$^*$ better")
+    seeds = ["seeds"] if table.seeded else []
+    head = ["Method", *(tex(metric_words(m)) for m in METRICS), "$n$", "users", *seeds]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",
         r"\centering\small",
-        rf"\caption{{{subject}. {legend}}}",
+        rf"\caption{{{subject}. {signs}}}",
         rf"\begin{{tabular}}{{l{'r' * columns}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
@@ -55,7 +57,8 @@ def latex(table: Table) -> str:
         ]
         for row in part.rows:
             cells = [_tex_cell(row.cells[m]) for m in METRICS]
-            lines.append(" & ".join([tex(row.label), *cells, str(row.n), str(row.users)]) + r" \\")
+            counts = [row.n, row.users, *([row.seeds] if table.seeded else [])]
+            lines.append(" & ".join([tex(row.label), *cells, *map(str, counts)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -64,4 +67,4 @@ def _tex_cell(cell: Cell) -> str:
     mean = f"{cell.mean:.4f}"
     mean = {1: rf"\textbf{{{mean}}}", 2: rf"\underline{{{mean}}}"}.get(cell.place, mean)
     sign = {"*": "$^*$", "†": r"$^\dagger$", "": ""}[mark(cell)]
-    return rf"{mean}{sign} {{\scriptsize [{cell.low:.4f}, {cell.high:.4f}]}}"
+    return rf"{mean}{sign} {{\scriptsize [{cell.low:.4f}, {cell.high:.4f}]{tex(spread(cell))}}}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bearray.report.formats import LEGEND, mark, setting
+from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Row, Table, metric_words
+from bearray.report.formats import legend, mark, setting, spread
 from bearray.report.headline import Headline
 from bearray.report.published import Published
 from bearray.report.search import Search
-from bearray.report.tables import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Row, Table, metric_words
 
 
 def markdown(
@@ -36,8 +36,8 @@ def markdown(
     for table, published in pairs:
         lines += [f"## {md(table.dataset)}, {md(table.base_model)}, {NORMALIZER_WORDS[table.normalize]}", ""]
         for part in table.parts:
-            lines += [f"**{POPULATION_WORDS[part.population]}**", "", *_markdown_part(part.rows), ""]
-        lines += [md(LEGEND), "", *(f"- {md(note)}" for note in table.notes), ""]
+            lines += [f"**{POPULATION_WORDS[part.population]}**", "", *_markdown_part(part.rows, table.seeded), ""]
+        lines += [md(legend(table)), "", *(f"- {md(note)}" for note in table.notes), ""]
         lines += [md(published.sentence), ""]
         if published.rows:
             lines += [*_markdown_published(published), ""]
@@ -54,8 +54,8 @@ def markdown(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _markdown_part(rows: Sequence[Row]) -> list[str]:
-    head = ["Method", *(metric_words(m) for m in METRICS), "n", "users"]
+def _markdown_part(rows: Sequence[Row], seeded: bool) -> list[str]:
+    head = ["Method", *(metric_words(m) for m in METRICS), "n", "users", *(["seeds"] if seeded else [])]
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for row in rows:
         cells = []
@@ -63,8 +63,9 @@ def _markdown_part(rows: Sequence[Row]) -> list[str]:
             c = row.cells[m]
             mean = f"{c.mean:.4f}"
             mean = {1: f"**{mean}**", 2: f"<ins>{mean}</ins>"}.get(c.place, mean)
-            cells.append(f"{mean}{md(mark(c))} [{c.low:.4f}, {c.high:.4f}]")
-        lines.append(_line([md(row.label), *cells, str(row.n), str(row.users)]))
+            cells.append(f"{mean}{md(mark(c))} [{c.low:.4f}, {c.high:.4f}]{spread(c)}")
+        counts = [row.n, row.users, *([row.seeds] if seeded else [])]
+        lines.append(_line([md(row.label), *cells, *map(str, counts)]))
     return lines
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bearray.errors import DataError
-from bearray.report.collect import Run, read_json
-from bearray.report.tables import groups, labels, ordered
+from bearray.report.files import read_json
+from bearray.report.records import Run
+from bearray.report.rows import groups, labels, ordered
 
 EXPLANATION = (
     "Pruned: a target that deserves a place among the K most probable titles but is not in the list of beam "
@@ -74,6 +75,8 @@ class PruningRow:
     """One run's analysis."""
 
     label: str
+    run: str
+    """Id of the run; empty where it is not one of a report."""
     settings: Mapping[str, Any]
     """What was measured: split, rows, of, normalize, beam_width, node_budget ..."""
     n: int
@@ -122,7 +125,7 @@ def build_pruning(runs: Iterable[Run]) -> list[PruningTable]:
         kinds = {_kind(c) for _, contents in found for c in contents.values()}
         for normalize, split in sorted(kinds, key=lambda kind: (kind[0] != "trie", kind[1] != "test")):
             rows = [
-                parse_row(names[run.id], content, path)
+                parse_row(names[run.id], content, path, run=run.id)
                 for run, contents in found
                 for path, content in contents.items()
                 if _kind(content) == (normalize, split)
@@ -154,7 +157,9 @@ def _kind(content: Mapping[str, Any]) -> tuple[str, str]:
     return str(content["settings"].get("normalize")), str(content["settings"].get("split"))
 
 
-def parse_row(label: str, content: Mapping[str, Any], path: Path | None = None) -> PruningRow:
+def parse_row(
+    label: str, content: Mapping[str, Any], path: Path | None = None, *, run: str = ""
+) -> PruningRow:
     """A row from the content of a summary.json.
 
     Raises:
@@ -166,6 +171,7 @@ def parse_row(label: str, content: Mapping[str, Any], path: Path | None = None) 
         ks = sorted(map(int, summary["pruning"]))
         return PruningRow(
             label=label,
+            run=run,
             settings=settings,
             n=int(summary["n"]),
             users=int(summary["users"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from bearray.report.cells import metric_words
 from bearray.report.figures import (
     COLOURS,
     HATCHES,
@@ -17,7 +18,6 @@ from bearray.report.figures import (
 )
 from bearray.report.pruning import PruningRow, PruningTable, SearchRow, Share
 from bearray.report.pruning_text import percent, search_metrics, subject
-from bearray.report.tables import metric_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

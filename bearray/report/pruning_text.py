@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import Any
 
+from bearray.report.cells import NORMALIZER_WORDS, metric_words
 from bearray.report.formats import to_csv
 from bearray.report.latex import tex
 from bearray.report.markdown import md, table_lines
 from bearray.report.pruning import EXPLANATION, Estimate, PruningRow, PruningTable, Share
-from bearray.report.tables import NORMALIZER_WORDS, metric_words
 
 Cells = tuple[list[str], list[list[str]]]
 """Column names and rows; the first column of a row is its name."""

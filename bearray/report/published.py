@@ -9,8 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bearray.report.collect import Run
-from bearray.report.tables import Row, Table
+from bearray.report.cells import Row, Table
+from bearray.report.records import Run
 
 _BASES = {
     "llama-3.2-3b": "llama-3.2-3b",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bearray.report.cells import NORMALIZER_WORDS, POPULATION_WORDS, Part, Table
 from bearray.report.figures import COLOURS, MARKERS, Figure, short
-from bearray.report.tables import NORMALIZER_WORDS, POPULATION_WORDS, Part, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ def results_figure(name: str, where: str, table: Table) -> Figure:
     return Figure(
         name=name,
         caption=(
-            f"NDCG@10 on the test cases of {where}, decoded with the {NORMALIZER_WORDS[table.normalize]}. "
+            f"NDCG@10 on the test cases of {where}: {NORMALIZER_WORDS[table.normalize]}. "
             "Bars are 95% intervals over users. Intervals that overlap do not mean that methods do not "
             "differ: see the paired tests."
         ),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bearray.report.collect import Run
 from bearray.report.figures import COLOURS, LINES, MUTED, Figure, nothing, short, spread
-from bearray.report.tables import evaluated, groups, ordered, varying
+from bearray.report.records import Run
+from bearray.report.rows import evaluated, first_of_each, groups, ordered, varying
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +110,7 @@ def search_figure(name: str, search: Search, runs: Iterable[Run]) -> Figure | No
         return None
     others = [
         (r.method, value)
-        for r in ordered(evaluated(runs))
+        for r in first_of_each(ordered(evaluated(runs)))
         if (r.dataset, r.base_model, r.role) == (search.dataset, search.base_model, "method")
         and r.method != search.method
         and (value := r.valid("ndcg@10")) is not None

@@ -1,211 +1,86 @@
 """The main table: methods against metrics, with intervals and paired tests, as measured.
 
-One table belongs to one data set, base model and normaliser, since numbers from different ones are not
+One table belongs to one data set, base model and decoding, since numbers from different ones are not
 comparable, and has three parts: all test cases, those with a warm target (seen in training) and those with
 a cold one. Everything is computed from the ranks in the run's predictions. Runs are compared only where
 they were tested on the same cases; where they were not, the table says so and draws no comparison.
+
+Runs that differ in nothing but their seed are one row. A test case's value is then its mean over the seeds;
+mean, interval (bootstrap over users) and paired tests (over users) are those of these values, so they are
+about these seeds' average and speak for other users. How much another seed changes is told apart, by the
+standard deviation of the seeds' means.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from bearray.config import differences
-from bearray.metrics import gains, hits
-from bearray.report.collect import NORMALIZERS, Run
-from bearray.stats import bootstrap_interval, holm, paired_test
-
-METRICS = ("ndcg@5", "ndcg@10", "hr@5", "hr@10", "hr@1")
-"""Columns in the order of the paper's Table 2; @1 last (NDCG@1 equals HR@1)."""
-POPULATIONS = ("all", "warm", "cold")
-POPULATION_WORDS = {
-    "all": "All test cases",
-    "warm": "Warm targets (seen in training)",
-    "cold": "Cold targets (never seen in training)",
-}
-NORMALIZER_WORDS = {
-    "trie": "softmax over the valid next tokens (trie)",
-    "full": "softmax over the vocabulary (full)",
-}
-ALPHA = 0.05
-"""Level of the tests, after Holm's correction."""
-
-_HARMLESS = (
-    "data.path",
-    "decoding.batch_size",
-    "decoding.normalize",
-    "evaluation.",
-    "train.cpus_per_worker",
-    "train.max_failures",
+from bearray.report.cells import (
+    METRICS,
+    POPULATION_WORDS,
+    POPULATIONS,
+    Cell,
+    Part,
+    Row,
+    Table,
+    metric_values,
 )
-"""Settings that say where and how fast, or that the tables treat apart; not what was trained or decoded."""
+from bearray.report.compare import Measured, compare
+from bearray.report.records import DECODINGS, Run
+from bearray.report.rows import (
+    HARMLESS,
+    SEEDS,
+    evaluated,
+    groups,
+    labels,
+    ordered,
+    replicates,
+    same_cases,
+    value_of,
+    varying,
+)
+from bearray.stats import bootstrap_interval
 
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A row against the best other row, paired over users (per-user means)."""
-
-    versus: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-
-    @property
-    def verdict(self) -> str:
-        """better, worse or undecided, at level ALPHA after correction."""
-        if not self.p_holm < ALPHA:
-            return "undecided"
-        return "better" if self.difference > 0 else "worse"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One metric of one row: mean over test cases with its 95% interval over users."""
-
-    mean: float
-    low: float
-    high: float
-    place: int
-    """1 best, 2 second, 0 neither (or nothing to compare with); equal means share a place."""
-    test: Comparison | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    label: str
-    run: Run
-    n: int
-    users: int
-    cells: Mapping[str, Cell]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """The rows for one population of test cases."""
-
-    population: str
-    rows: tuple[Row, ...]
-    tests: int
-    """Distinct comparisons that Holm's correction counts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    dataset: str
-    base_model: str
-    normalize: str
-    parts: tuple[Part, ...]
-    notes: tuple[str, ...]
-
-    def part(self, population: str) -> Part | None:
-        return next((p for p in self.parts if p.population == population), None)
-
-
-def metric_words(metric: str) -> str:
-    """ndcg@10 -> NDCG@10, hr@10 -> HR@10."""
-    return metric.upper()
-
-
-def metric_values(rank: np.ndarray, metric: str) -> np.ndarray:
-    """Per-case values of "hr@K" or "ndcg@K" from 0-based ranks (inf: a miss); shape as `rank`."""
-    name, k = metric.split("@")
-    return hits(rank, int(k)) if name == "hr" else gains(rank, int(k))
-
-
-def evaluated(runs: Iterable[Run]) -> list[Run]:
-    """The runs that belong in tables: finished, decoded on test, and a method or the chosen trial of a
-    search.
-
-    A chosen trial gives way to a method run with the same settings: that is the same model, trained again.
-    """
-    found = [r for r in runs if r.predictions and (r.role == "method" or r.chosen)]
-    methods = {(r.dataset, r.base_model, r.config_hash) for r in found if r.role == "method"}
-    return [r for r in found if r.role == "method" or (r.dataset, r.base_model, r.config_hash) not in methods]
-
-
-def groups(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
-    """Runs by (data set, base model), both in alphabetical order."""
-    by: dict[tuple[str, str], list[Run]] = {}
-    for run in sorted(runs, key=lambda r: (r.dataset, r.base_model)):
-        by.setdefault((run.dataset, run.base_model), []).append(run)
-    return by
-
-
-def ordered(runs: Iterable[Run]) -> list[Run]:
-    """SFT, MSL, then other methods by name, BEAR last, as the paper's tables have it."""
-
-    def key(run: Run) -> tuple[int, str, str]:
-        place = {"sft": 0, "msl": 1, "bear": 3}.get(run.objective, 2)
-        return place, run.method.casefold(), run.id
-
-    return sorted(runs, key=key)
-
-
-def labels(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id -> a row label that is distinct among `runs`: the method, and what sets it apart where names
-    collide."""
-    named: dict[str, str] = {}
-    for run in runs:
-        same = [r for r in runs if r.method == run.method]
-        if len(same) == 1:
-            named[run.id] = run.method
-            continue
-        apart = [k for k in varying(same) if not k.startswith(_HARMLESS)]
-        parts = [f"{k.rpartition('.')[2]} {_value(run, k)}" for k in apart]
-        named[run.id] = f"{run.method} ({', '.join(parts)})" if parts else run.method
-    counts = Counter(named.values())
-    return {i: name if counts[name] == 1 else f"{name} [{i}]" for i, name in named.items()}
-
-
-def varying(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the settings that are not equal in all `runs`, sorted."""
-    first, *rest = runs
-    return sorted({line.split(": ")[0] for r in rest for line in differences(first.settings, r.settings)})
-
-
-def _value(run: Run, name: str) -> Any:
-    node: Any = run.settings
-    for part in name.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return f"{node:.4g}" if isinstance(node, float) else node
+Group = tuple[Run, ...]
+"""The runs of one row, one a seed."""
 
 
 def build_tables(runs: Iterable[Run]) -> list[Table]:
-    """All main tables, by data set, base model and normaliser (trie first)."""
+    """All main tables, by data set, base model and decoding (trie, full, exact)."""
     tables = []
     for (dataset, base_model), members in groups(evaluated(runs)).items():
-        members = ordered(members)
-        names = labels(members)
-        for normalize in NORMALIZERS:
-            here = [r for r in members if normalize in r.predictions]
-            if here:
-                tables.append(_table(dataset, base_model, normalize, here, names))
+        rows = replicates(ordered(members))
+        names = labels([group[0] for group in rows])
+        for decoding in DECODINGS:
+            here = [tuple(r for r in group if decoding in r.predictions) for group in rows]
+            kept = {names[group[0].id]: found for group, found in zip(rows, here, strict=True) if found}
+            if kept:
+                tables.append(_table(dataset, base_model, decoding, kept))
     return tables
 
 
-def _table(dataset: str, base_model: str, normalize: str, runs: list[Run], names: Mapping[str, str]) -> Table:
-    notes = _fairness_notes(runs, names)
+def _table(dataset: str, base_model: str, decoding: str, rows: Mapping[str, Group]) -> Table:
+    notes = _fairness_notes(rows, decoding)
     parts = []
     for population in POPULATIONS:
-        frames = {r.id: _population(r.predictions[normalize], population) for r in runs}
-        here = [r for r in runs if len(frames[r.id])]
+        frames = {
+            run.id: _population(run.predictions[decoding], population)
+            for group in rows.values()
+            for run in group
+        }
+        here = {label: group for label, group in rows.items() if len(frames[group[0].id])}
         if not here:
             continue
         samples = _samples(here, frames)
         if len(samples) > 1:
-            notes.append(_refusal(population, samples, frames, names))
-        parts.append(_part(population, here, frames, samples, names))
+            notes.append(_refusal(population, samples, here, frames))
+        parts.append(_part(population, here, frames, samples))
     return Table(
-        dataset=dataset, base_model=base_model, normalize=normalize, parts=tuple(parts), notes=tuple(notes)
+        dataset=dataset, base_model=base_model, normalize=decoding, parts=tuple(parts), notes=tuple(notes)
     )
 
 
@@ -216,21 +91,22 @@ def _population(frame: pd.DataFrame, population: str) -> pd.DataFrame:
     return frame[warm if population == "warm" else ~warm]
 
 
-def _samples(runs: Sequence[Run], frames: Mapping[str, pd.DataFrame]) -> list[list[Run]]:
-    """Runs grouped by identical test cases (data hash, and row, user and target of every case)."""
-    by: dict[str, list[Run]] = {}
-    for run in runs:
-        digest = hashlib.sha256(str(run.data_hash).encode())
-        for column in ("row", "user_id", "target"):
-            digest.update(frames[run.id][column].to_numpy(dtype=np.int64).tobytes())
-        by.setdefault(digest.hexdigest(), []).append(run)
+def _samples(rows: Mapping[str, Group], frames: Mapping[str, pd.DataFrame]) -> list[list[str]]:
+    """Labels grouped by identical test cases."""
+    by: dict[str, list[str]] = {}
+    for label, (run, *_) in rows.items():
+        by.setdefault(same_cases(run, frames[run.id]), []).append(label)
     return list(by.values())
 
 
 def _refusal(
-    population: str, samples: list[list[Run]], frames: Mapping[str, pd.DataFrame], names: Mapping[str, str]
+    population: str,
+    samples: list[list[str]],
+    rows: Mapping[str, Group],
+    frames: Mapping[str, pd.DataFrame],
 ) -> str:
-    a, b = samples[0][0], samples[1][0]
+    (x, *_), (y, *_) = samples[:2]
+    a, b = rows[x][0], rows[y][0]
     if a.data_hash != b.data_hash:
         why = "their data folders differ (data_hash)"
     else:
@@ -238,12 +114,12 @@ def _refusal(
             set(frames[r.id][["row", "user_id", "target"]].itertuples(index=False, name=None)) for r in (a, b)
         ]
         shared = len(cases[0] & cases[1])
-        (x, y), (m, n) = (names[a.id], names[b.id]), map(len, cases)
+        m, n = map(len, cases)
         why = f"{x} has {m} cases, {y} has {n}, and {shared} are in both"
         settings = differences(a.settings.get("data", {}), b.settings.get("data", {}), "data")
         if settings:
             why += f" ({'; '.join(settings)})"
-    clusters = " | ".join(", ".join(names[r.id] for r in sample) for sample in samples)
+    clusters = " | ".join(", ".join(sample) for sample in samples)
     return (
         f"{POPULATION_WORDS[population]}: not every row was tested on the same cases, so rows are "
         f"compared only within these sets: {clusters}. Reason: {why}."
@@ -252,85 +128,103 @@ def _refusal(
 
 def _part(
     population: str,
-    runs: list[Run],
+    rows: Mapping[str, Group],
     frames: Mapping[str, pd.DataFrame],
-    samples: list[list[Run]],
-    names: Mapping[str, str],
+    samples: list[list[str]],
 ) -> Part:
-    values = {
-        (r.id, m): metric_values(frames[r.id]["rank"].to_numpy(dtype=float), m) for r in runs for m in METRICS
+    by_seed = {
+        (label, metric): [metric_values(frames[r.id]["rank"].to_numpy(dtype=float), metric) for r in group]
+        for label, group in rows.items()
+        for metric in METRICS
     }
-    users = {r.id: frames[r.id]["user_id"].to_numpy() for r in runs}
-    means = {key: float(v.mean()) for key, v in values.items()}
-    opponent: dict[tuple[str, str], Run] = {}
-    places: dict[tuple[str, str], int] = {}
-    pairs: dict[tuple[str, str, str], Any] = {}  # one test per unordered pair and metric
-    for sample in samples:
-        if len(sample) < 2:
-            continue
-        for metric in METRICS:
-            levels = sorted({means[r.id, metric] for r in sample}, reverse=True)
-            for run in sample:
-                mean = means[run.id, metric]
-                if mean > 0 and mean in levels[:2]:
-                    places[run.id, metric] = levels.index(mean) + 1
-                best = max((r for r in sample if r is not run), key=lambda r: means[r.id, metric])
-                opponent[run.id, metric] = best
-                pair = _pair(metric, run, best)
-                if pair not in pairs:
-                    pairs[pair] = paired_test(
-                        values[pair[1], metric], values[pair[2], metric], users[pair[1]]
-                    )
-    corrected = dict(zip(pairs, holm([t.p_value for t in pairs.values()]), strict=True)) if pairs else {}
-
-    def comparison(run: Run, metric: str) -> Comparison | None:
-        best = opponent.get((run.id, metric))
-        if best is None:
-            return None
-        pair = _pair(metric, run, best)
-        test, sign = pairs[pair], 1.0 if pair[1] == run.id else -1.0
-        low, high = sorted((sign * test.low, sign * test.high))
-        return Comparison(
-            versus=names[best.id],
-            difference=sign * test.mean_difference,
-            low=low,
-            high=high,
-            p=test.p_value,
-            p_holm=corrected[pair],
+    measured = {
+        label: Measured(
+            id=group[0].id,
+            label=label,
+            users=frames[group[0].id]["user_id"].to_numpy(),
+            values={metric: np.mean(by_seed[label, metric], axis=0) for metric in METRICS},
         )
-
-    rows = []
-    for run in runs:
+        for label, group in rows.items()
+    }
+    compared = compare([[measured[label] for label in sample] for sample in samples])
+    found = []
+    for label, group in rows.items():
+        row = measured[label]
         cells = {}
         for metric in METRICS:
-            mean, low, high = bootstrap_interval(values[run.id, metric], users[run.id])
+            mean, low, high = bootstrap_interval(row.values[metric], row.users)
+            means = [float(values.mean()) for values in by_seed[label, metric]]
             cells[metric] = Cell(
                 mean=mean,
                 low=low,
                 high=high,
-                place=places.get((run.id, metric), 0),
-                test=comparison(run, metric),
+                place=compared.places.get((row.id, metric), 0),
+                test=compared.tests.get((row.id, metric)),
+                seed_sd=float(np.std(means, ddof=1)) if len(means) > 1 else None,
             )
-        n, distinct = len(users[run.id]), len(np.unique(users[run.id]))
-        rows.append(Row(label=names[run.id], run=run, n=n, users=distinct, cells=cells))
-    return Part(population=population, rows=tuple(rows), tests=len(pairs))
+        users = len(np.unique(row.users))
+        found.append(Row(label=label, runs=group, n=len(row.users), users=users, cells=cells))
+    return Part(population=population, rows=tuple(found), tests=compared.count)
 
 
-def _pair(metric: str, a: Run, b: Run) -> tuple[str, str, str]:
-    first, second = sorted((a.id, b.id))
-    return metric, first, second
-
-
-def _fairness_notes(runs: list[Run], names: Mapping[str, str]) -> list[str]:
-    """Settings other than the objective that differ between rows: a reader must know before comparing
-    them."""
+def _fairness_notes(rows: Mapping[str, Group], decoding: str) -> list[str]:
+    """What differs between rows beside the objective: a reader must know before comparing them."""
+    runs = [group[0] for group in rows.values()]
     notes = []
+    harmless = ("objective.", *SEEDS, *(h for h in HARMLESS if h != "decoding.normalize"))
+    if decoding != "exact":
+        harmless += ("decoding.normalize",)
     for name in varying(runs) if len(runs) > 1 else []:
-        if not name.startswith(("objective.", *_HARMLESS)):
-            values = ", ".join(f"{names[r.id]} {_value(r, name)}" for r in runs)
+        if not name.startswith(harmless):
+            values = ", ".join(f"{label} {value_of(group[0], name)}" for label, group in rows.items())
             notes.append(f"The rows also differ in {name}: {values}.")
-    narrow = [r for r in runs if int(r.settings.get("decoding", {}).get("beam_width", 10)) < 10]
+    notes += _start_notes(rows) + _seed_notes(rows)
+    if decoding == "exact":
+        notes += _proof_notes(rows)
+    narrow = {
+        label: width
+        for label, group in rows.items()
+        if (width := int(group[0].settings.get("decoding", {}).get("beam_width", 10))) < 10
+    }
     if narrow:
-        widths = ", ".join(f"{names[r.id]} {r.settings['decoding']['beam_width']}" for r in narrow)
+        widths = ", ".join(f"{label} {width}" for label, width in narrow.items())
         notes.append(f"Beam width below 10 ({widths}): fewer titles are returned than @10 looks at.")
     return notes
+
+
+def _start_notes(rows: Mapping[str, Group]) -> list[str]:
+    starts: dict[str, list[str]] = {}
+    for label, (run, *_) in rows.items():
+        own = value_of(run, "train.init_adapter")
+        if run.started_from:
+            own = f"the {run.started_from.rpartition('-')[0].upper()} run's adapter"
+        if own:
+            starts.setdefault(str(own), []).append(label)
+    return [
+        f"Trained from {start} and not from a new one: {', '.join(started)}. What that took is not in their "
+        "times."
+        for start, started in starts.items()
+    ]
+
+
+def _seed_notes(rows: Mapping[str, Group]) -> list[str]:
+    seeds = {label: [run.seed for run in group] for label, group in rows.items()}
+    if len({tuple(s) for s in seeds.values()}) < 2:
+        return []
+    listed = "; ".join(f"{label} {', '.join(map(str, s))}" for label, s in seeds.items())
+    return [f"The rows have other seeds: {listed}."]
+
+
+def _proof_notes(rows: Mapping[str, Group]) -> list[str]:
+    shares = {
+        label: min(p for run in group if (p := run.proven()) is not None)
+        for label, group in rows.items()
+        if any(run.proven() is not None for run in group)
+    }
+    lacking = [f"{label} {share:.1%}" for label, share in shares.items() if share < 1]
+    if not lacking:
+        return []
+    return [
+        "The node budget ended exact search before some lists were proven to be the true best ones; proven: "
+        f"{', '.join(lacking)}."
+    ]

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bearray.errors import StorageError
-from bearray.report import formats, html, pruning_text
-from bearray.report.collect import Collection, collect
+from bearray.report import efficiency_text, formats, html, pruning_text
+from bearray.report.cells import Table
+from bearray.report.collect import collect
 from bearray.report.cost import Cost, build_costs, cost_figure
 from bearray.report.curves import training_figure, violation_figure
+from bearray.report.efficiency import read_efficiency
+from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.figures import Figure, save
 from bearray.report.headline import build_headlines, primary
 from bearray.report.latex import latex
@@ -18,10 +21,12 @@ from bearray.report.markdown import markdown
 from bearray.report.pruning import PruningTable, build_pruning
 from bearray.report.pruning_figures import pruning_figures
 from bearray.report.published import beside
+from bearray.report.records import Collection
 from bearray.report.results import results_figure
+from bearray.report.rows import evaluated, first_of_each, labels, ordered
+from bearray.report.rows import groups as by_group
 from bearray.report.search import Search, build_searches, search_figure
-from bearray.report.tables import Table, build_tables, evaluated, labels, ordered
-from bearray.report.tables import groups as by_group
+from bearray.report.tables import build_tables
 
 
 def write_report(storage: Path, out: Path | None = None) -> Path:
@@ -44,19 +49,26 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
     costs = build_costs(collection.runs, searches)
     headlines = build_headlines(tables, costs)
     pruning = build_pruning(collection.runs)
+    efficiency = read_efficiency(storage, tables)
     groups = _groups(collection, tables, searches, costs, pruning)
     departures = list(dict.fromkeys(d for s in collection.sweeps for d in s.departures))
     title = f"bearray report: {collection.name}"
     pairs = [(t, p) for g in groups for t, p, _ in g.tables]
+    sections = [*efficiency_text.markdown(efficiency), *pruning_text.markdown(pruning)]
     texts = {
-        "report.md": markdown(title, headlines, pairs, searches, departures, pruning_text.markdown(pruning)),
+        "report.md": markdown(title, headlines, pairs, searches, departures, sections),
         "tables/results.csv": formats.tidy_csv(tables),
         "tables/table2.csv": formats.table2_csv(tables),
         "tables/published.csv": formats.published_csv(pairs),
         "tables/trials.csv": formats.trials_csv(searches),
         "tables/runs.csv": formats.runs_csv(collection),
-        "index.html": html.page(title, collection, headlines, groups, departures),
+        "index.html": html.page(title, collection, headlines, groups, departures, efficiency),
     }
+    if efficiency:
+        texts |= {
+            "tables/efficiency.csv": efficiency_text.csv(efficiency),
+            "tables/efficiency.tex": efficiency_text.latex(efficiency),
+        }
     if pruning:
         texts |= {
             "tables/pruning.csv": pruning_text.rates_csv(pruning),
@@ -68,7 +80,7 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
         texts |= {f"tables/{slug}-{table.normalize}.tex": latex(table) for table, _, _ in g.tables}
         texts |= {f"tables/{_pruning_slug(slug, t)}.tex": pruning_text.latex(t) for t, _ in g.pruning}
     try:
-        for figure in _figures(groups):
+        for figure in [*_figures(groups), *(efficiency_figures(efficiency) if efficiency else ())]:
             save(figure, target / "figures")
         for name, text in texts.items():
             path = target / name
@@ -113,7 +125,7 @@ def _groups(
         ]
         # before anything was tested, a method's curves are worth seeing too
         drawn = ordered(evaluated(members) or [r for r in members if r.role == "method"])
-        logged = [r for r in drawn if len(r.steps) or len(r.epochs)]
+        logged = first_of_each(r for r in drawn if len(r.steps) or len(r.epochs))
         names = labels(logged)
         pairs: list[tuple[Search, Figure | None]] = []
         for s in searches:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from bearray.efficiency.config import EfficiencyConfig
 from bearray.errors import BearrayError
-from bearray.tuning.config import SweepConfig, scaled
+from bearray.tuning.config import CPU, SMOKE, Scale, SweepConfig, scaled
+
+C = TypeVar("C", SweepConfig, EfficiencyConfig)
 
 Recipe = Callable[[], SweepConfig]
 
@@ -55,8 +59,8 @@ def run(
     return 0
 
 
-def parse(recipe: Recipe, arguments: Sequence[str], *, prog: str | None = None) -> SweepConfig:
-    """The sweep that a command line asks for.
+def parse(recipe: Callable[[], C], arguments: Sequence[str], *, prog: str | None = None) -> C:
+    """The sweep (or benchmark) that a command line asks for.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -70,12 +74,18 @@ def parse(recipe: Recipe, arguments: Sequence[str], *, prog: str | None = None) 
     chosen, _ = early.parse_known_args(arguments)
     default = recipe()
     if chosen.smoke or chosen.scale is not None:
-        default = scaled(default, "smoke" if chosen.smoke else chosen.scale)
+        default = _at_scale(default, "smoke" if chosen.smoke else chosen.scale)
     module = sys.modules.get(recipe.__module__)
     return tyro.cli(
-        SweepConfig,
+        type(default),
         prog=prog,
         default=default,
         args=list(arguments),
         description=getattr(module, "__doc__", None),
     )
+
+
+def _at_scale(default: C, scale: Scale) -> C:
+    if isinstance(default, SweepConfig):
+        return scaled(default, scale)
+    return default.at_scale(scale, SMOKE if scale == "smoke" else CPU)

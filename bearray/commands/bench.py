@@ -1,0 +1,178 @@
+"""`bearray bench objectives` and `sweeps/efficiency.py`: time objectives and decoders."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bearray.efficiency.config import EfficiencyConfig
+from bearray.errors import BearrayError
+from bearray.tuning.main import parse
+
+if TYPE_CHECKING:
+    from bearray.efficiency.results import Record
+    from bearray.runs import Storage
+
+Prepare = Callable[[EfficiencyConfig], None]
+POLL_SECONDS = 2.0
+
+
+def recipe() -> EfficiencyConfig:
+    """The paper's settings; --data-dir, --storage and --base-model say on what."""
+    return EfficiencyConfig()
+
+
+def objectives(arguments: Sequence[str]) -> int:
+    """`bearray bench objectives`: the exit code."""
+    return run(recipe, arguments, prog="bearray bench objectives")
+
+
+def main(recipe: Callable[[], EfficiencyConfig], *, prepare: Prepare | None = None) -> None:
+    """What `sweeps/efficiency.py` does with the process's arguments; exits as `run` returns."""
+    sys.exit(run(recipe, sys.argv[1:], prepare=prepare))
+
+
+def run(
+    recipe: Callable[[], EfficiencyConfig],
+    arguments: Sequence[str],
+    *,
+    prepare: Prepare | None = None,
+    prog: str | None = None,
+) -> int:
+    """Parse, measure, write; the exit code.
+
+    Args:
+        recipe: the benchmark's own settings; those on the command line win.
+        arguments: the command line.
+        prepare: called with the final settings before anything is checked, to make data that can be made.
+        prog: what --help calls the program.
+    """
+    try:
+        config = parse(recipe, arguments, prog=prog)
+        if prepare is not None:
+            prepare(config)
+        run_benchmark(config)
+    except BearrayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_benchmark(config: EfficiencyConfig) -> str:
+    """Measure what is missing, and write the tables and figures.
+
+    Returns:
+        STORAGE/efficiency.
+
+    Raises:
+        BearrayError: a setting, the data, the storage or the cluster cannot work; found before anything is
+            measured. Also when measuring failed; the rounds that ended are kept.
+    """
+    from bearray.efficiency.benchmark import check, measure_locally, prepare
+    from bearray.efficiency.results import gather
+    from bearray.report.efficiency_write import write_efficiency
+    from bearray.tuning.watch import say
+
+    began = time.monotonic()
+    benchmark = check(config)
+    if not config.local:
+        from bearray.efficiency.workers import check_cluster
+        from bearray.tuning.cluster import connect
+
+        connect()
+        check_cluster(config.run)
+    measured, plans = prepare(benchmark, say)
+    finished = False
+    try:
+        with _progress(benchmark.folder, plans):
+            if config.local:
+                measure_locally(plans)
+            else:
+                _measure_on_ray(measured, plans)
+        finished = True
+    finally:
+        gather(benchmark.folder, finished=finished)
+    found, where = write_efficiency(config.storage)
+    _print(found)
+    minutes = (time.monotonic() - began) / 60
+    say(f"finished in {minutes:.1f} minutes; tables and figures: [bold]{where}[/bold]")
+    return where
+
+
+def _measure_on_ray(measured: Any, plans: dict[str, Record]) -> None:
+    from bearray.efficiency.parts import DECODING, TRAINING
+    from bearray.efficiency.workers import decode_on_ray, train_on_ray
+
+    if TRAINING in plans:
+        train_on_ray(measured, plans[TRAINING])
+    if DECODING in plans:
+        decode_on_ray(measured, plans[DECODING])
+
+
+@contextmanager
+def _progress(folder: Storage, plans: dict[str, Record]) -> Iterator[None]:
+    """While it lasts, say which rounds have ended, wherever they are measured: read from the storage."""
+    from bearray.efficiency.results import PartFolder
+    from bearray.tuning.watch import say
+
+    def count(part: str) -> int:
+        rounds: int = plans[part]["rounds"]
+        return rounds - len(PartFolder(folder, part).missing(rounds))
+
+    done = {part: count(part) for part in plans}
+    for part, plan in plans.items():
+        labels = ", ".join(plan["contenders"])
+        say(f"{part}: {plan['rounds'] - done[part]} of {plan['rounds']} rounds to measure: {labels}")
+    stop = threading.Event()
+
+    def look() -> None:
+        for part, plan in plans.items():
+            there = count(part)
+            if there > done[part]:
+                done[part] = there
+                say(f"{part}: round {there}/{plan['rounds']}")
+
+    def loop() -> None:
+        while not stop.wait(POLL_SECONDS):
+            try:
+                look()
+            except (BearrayError, OSError) as error:  # progress must not end the benchmark
+                say(f"progress cannot be read: {error}")
+
+    thread = threading.Thread(target=loop, daemon=True, name="bearray-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        look()
+
+
+def _print(found: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from bearray.report.efficiency_text import parts, subject
+    from bearray.tuning.watch import console
+
+    console.print()
+    console.print(Text(subject(found), style="bold"))
+    for _, (header, lines) in parts(found):
+        table = Table(box=None, pad_edge=False)
+        for i, name in enumerate(header):
+            table.add_column(name, justify="right" if i else "left")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        # A log has no width, and numbers are not to be broken over lines.
+        Console(width=max(console.width, 170)).print(table)
+    for line in (*found.facts, *found.notes):
+        console.print(Text(line, style="dim"))

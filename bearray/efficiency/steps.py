@@ -1,0 +1,119 @@
+"""Training steps of several objectives on one model, as the training loop takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from bearray.batching import Example, plan_epoch
+from bearray.config import ObjectiveConfig, RunConfig
+from bearray.step import causal_lm
+from bearray.task import Task
+from bearray.training.engine import trainable
+from bearray.training.loop import Loop, new_model
+
+
+@dataclass(frozen=True)
+class SharedTask(Task):
+    """A task whose training windows are tokenised once for all loops."""
+
+    @classmethod
+    def of(cls, task: Task) -> SharedTask:
+        return cls(task.config, task.dataset, task.backbone, task.catalog)
+
+    @cached_property
+    def _examples(self) -> list[Example]:
+        return super().examples()
+
+    def examples(self) -> list[Example]:
+        return self._examples
+
+
+class TrainingContenders:
+    """Optimiser steps of each objective: everything that a training pays for, update included.
+
+    All objectives share one model. Before each turn the adapter and the objective's own state are put back to
+    where training starts, so that no turn is timed on a model that another one has changed.
+
+    Args:
+        run: data, model and training; its objective is replaced.
+        objectives: by label.
+        task: the run's data in tokens.
+        steps: optimiser steps of a turn.
+        rank, world, device: this worker.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        objectives: Mapping[str, ObjectiveConfig],
+        task: Task,
+        *,
+        steps: int,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> None:
+        self.labels: Sequence[str] = list(objectives)
+        self.steps = steps
+        self.pad_token_id = task.pad_token_id
+        self.model = new_model(run, device)
+        self._start = {name: p.detach().clone() for name, p in trainable(self.model).items()}
+        shared = SharedTask.of(task)
+        self.loops: dict[str, Loop] = {}
+        for label, objective in objectives.items():
+            self.loops[label] = Loop(
+                replace(run, objective=objective),
+                shared,
+                rank=rank,
+                world=world,
+                device=device,
+                log=_no_log,
+                model=self.model,
+            )
+        self._states = {label: loop.objective.state_dict() for label, loop in self.loops.items()}
+        first = self.loops[self.labels[0]]
+        size = run.train.batch_size
+        plan = plan_epoch(first.lengths, size, seed=run.train.seed, epoch=0)
+        whole = [batch for batch in plan if len(batch) == size]
+        self.batches = whole or plan
+        """The steps of an epoch, in their order; a last one that is not full is left out."""
+        self.steps_per_epoch = first.steps_per_epoch
+        self._lengths = first.lengths
+
+    def body(self, label: str) -> nn.Module:
+        body = causal_lm(self.model).base_model
+        assert isinstance(body, nn.Module)
+        return body
+
+    def begin(self, label: str, number: int) -> list[Callable[[], None]]:
+        loop = self.loops[label]
+        with torch.no_grad():
+            for name, parameter in trainable(self.model).items():
+                parameter.copy_(self._start[name])
+        loop.objective.load_state_dict(self._states[label])
+        self.model.train()
+        return [
+            partial(loop.train_step, step % loop.total_steps, self._batch(step))
+            for step in self._numbers(number)
+        ]
+
+    def size(self, number: int) -> int:
+        """Tokens of the windows' prompts and targets, without padding and without other answers: the same for
+        every objective."""
+        return sum(self._lengths[i] for step in self._numbers(number) for i in self._batch(step))
+
+    def _numbers(self, number: int) -> range:
+        return range(number * self.steps, (number + 1) * self.steps)
+
+    def _batch(self, step: int) -> np.ndarray:
+        return self.batches[step % len(self.batches)]
+
+
+def _no_log(row: object) -> None:
+    """What a step logs is computed, as in a run, and not kept."""

@@ -1,0 +1,122 @@
+"""What a table of results holds: cells, rows, parts; and the words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bearray.metrics import gains, hits
+from bearray.report.records import Run
+
+METRICS = ("ndcg@5", "ndcg@10", "hr@5", "hr@10", "hr@1")
+"""Columns in the order of the paper's Table 2; @1 last (NDCG@1 equals HR@1)."""
+POPULATIONS = ("all", "warm", "cold")
+POPULATION_WORDS = {
+    "all": "All test cases",
+    "warm": "Warm targets (seen in training)",
+    "cold": "Cold targets (never seen in training)",
+}
+NORMALIZER_WORDS = {
+    "trie": "softmax over the valid next tokens (trie)",
+    "full": "softmax over the vocabulary (full)",
+    "exact": "exact search (the true most probable titles)",
+}
+"""By decoding (`DECODINGS`)."""
+ALPHA = 0.05
+"""Level of the tests, after Holm's correction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A row against the best other row, paired over users (per-user means)."""
+
+    versus: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+    @property
+    def verdict(self) -> str:
+        """better, worse or undecided, at level ALPHA after correction."""
+        if not self.p_holm < ALPHA:
+            return "undecided"
+        return "better" if self.difference > 0 else "worse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One metric of one row: mean over test cases (each its mean over the seeds) with its 95% interval over
+    users."""
+
+    mean: float
+    low: float
+    high: float
+    place: int
+    """1 best, 2 second, 0 neither (or nothing to compare with); equal means share a place."""
+    test: Comparison | None
+    seed_sd: float | None = None
+    """Standard deviation of the seeds' means (one less than their number in the divisor); None with one
+    seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    label: str
+    runs: tuple[Run, ...]
+    """One a seed."""
+    n: int
+    users: int
+    cells: Mapping[str, Cell]
+
+    @property
+    def run(self) -> Run:
+        """The run with the first seed; settings other than the seed are those of all."""
+        return self.runs[0]
+
+    @property
+    def seeds(self) -> int:
+        """Number of runs that the row is the mean of."""
+        return len(self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The rows for one population of test cases."""
+
+    population: str
+    rows: tuple[Row, ...]
+    tests: int
+    """Distinct comparisons that Holm's correction counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    dataset: str
+    base_model: str
+    normalize: str
+    """The decoding (`DECODINGS`)."""
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a row is the mean of several seeds."""
+        return any(row.seeds > 1 for part in self.parts for row in part.rows)
+
+    def part(self, population: str) -> Part | None:
+        return next((p for p in self.parts if p.population == population), None)
+
+
+def metric_words(metric: str) -> str:
+    """ndcg@10 -> NDCG@10, hr@10 -> HR@10."""
+    return metric.upper()
+
+
+def metric_values(rank: np.ndarray, metric: str) -> np.ndarray:
+    """Per-case values of "hr@K" or "ndcg@K" from 0-based ranks (inf: a miss); shape as `rank`."""
+    name, k = metric.split("@")
+    return hits(rank, int(k)) if name == "hr" else gains(rank, int(k))

@@ -1,0 +1,223 @@
+"""What objectives and decoders cost, from STORAGE/efficiency/efficiency.json (`bearray bench objectives`),
+and beside it how well the runs of the same storage recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bearray.config import ObjectiveConfig, to_dict
+from bearray.efficiency.results import FILE, FOLDER, read
+from bearray.efficiency.statistics import Interval, Row, decoding_rows, training_rows
+from bearray.errors import DataError
+from bearray.report.headline import primary
+from bearray.report.tables import Table
+from bearray.runs import Storage
+
+METRIC = "ndcg@10"
+_SAME_TIME = ("lam", "xi", "tau", "mix", "beta", "smoothing")
+"""Numbers of an objective that do not change what is computed, so a run with others is the same in cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A run of the storage, and what an epoch of its objective costs."""
+
+    label: str
+    objective: str
+    """The label of the objective that was timed."""
+    epoch_seconds: Interval
+    ndcg: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """One benchmark."""
+
+    dataset: str
+    base_model: str
+    base_model_kind: str
+    finished: bool
+    training: tuple[Row, ...]
+    decoding: tuple[Row, ...]
+    points: tuple[Point, ...]
+    """Runs of the same data and base model whose objective was timed."""
+    facts: tuple[str, ...]
+    """What was measured, how often and on which machine, as sentences."""
+    notes: tuple[str, ...]
+
+
+def read_efficiency(storage: Path, tables: Sequence[Table] = ()) -> Efficiency | None:
+    """The benchmark in a storage folder; None where there is none.
+
+    Args:
+        storage: a local folder.
+        tables: of the runs in it, as `bearray.report.tables.build_tables` returns.
+
+    Raises:
+        DataError: efficiency.json is damaged, or of another schema.
+    """
+    path = storage / FOLDER / FILE
+    if not path.exists():
+        return None
+    content = read(Storage(str(path.parent)))
+    try:
+        return parse(content, tables)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def parse(content: Mapping[str, Any], tables: Sequence[Table] = ()) -> Efficiency:
+    """efficiency.json as rows, points and sentences."""
+    training, decoding = content["training"], content["decoding"]
+    rows = training_rows(training) if training else []
+    points, differing = _points(content, rows, tables)
+    notes = [str(n) for n in content["notes"]]
+    if content["finished"] is None:
+        notes.append("The benchmark was interrupted; these are the rounds it has finished so far.")
+    for part, what in ((training, "rounds of training"), (decoding, "rounds of decoding")):
+        if part and 0 < len(part["rounds"]) < 6:
+            n = len(part["rounds"])
+            notes.append(
+                f"With {n} {what}, intervals are the range of all rounds and cover less than 95%"
+                f" ({100 * (1 - 0.5 ** (n - 1)) if n > 1 else 0:.0f}%)."
+            )
+    return Efficiency(
+        dataset=str(content["dataset"]),
+        base_model=str(content["base_model"]),
+        base_model_kind=str(content["base_model_kind"]),
+        finished=content["finished"] is not None,
+        training=tuple(rows),
+        decoding=tuple(decoding_rows(decoding) if decoding else []),
+        points=tuple(points),
+        facts=tuple(_facts(content)),
+        notes=tuple([*notes, *differing]),
+    )
+
+
+def _facts(content: Mapping[str, Any]) -> list[str]:
+    settings = content["settings"]
+    facts = []
+    if training := content["training"]:
+        data = settings["run"]["data"]["train_windows"]
+        workers = training["workers"]
+        facts.append(
+            f"Training: {len(training['rounds'])} rounds of {settings['steps']} optimiser steps of "
+            f"{training['batch_size']} windows on {workers} worker{'s' * (workers != 1)}, after "
+            f"{settings['warmup_steps']} steps of warm-up; an epoch is {training['steps_per_epoch']} steps"
+            + (f" ({data:,} training windows)." if data else ".")
+        )
+    if decoding := content["decoding"]:
+        facts.append(
+            f"Decoding: {len(decoding['rounds'])} rounds of {decoding['passes_size']} users each, "
+            f"{decoding['titles']:,} titles, one process."
+        )
+    for name in ("training", "decoding"):
+        if part := content[name]:
+            where = f"{machine_words(part['machine'])}{_load(part)}"
+            facts.append(f"{name.capitalize()} was measured on {where}.")
+            if part["energy_sources"]:
+                facts.append(f"Energy by CodeCarbon: {', '.join(part['energy_sources'])}.")
+    facts.append(
+        "Measured in one process, without Ray."
+        if settings["local"]
+        else "Measured under Ray: training steps in Train workers, decoding in a Data actor."
+    )
+    return facts
+
+
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """An NVIDIA H100 / 2 cores of an AMD EPYC, 1 thread, PyTorch 2.13.0."""
+    versions = machine["versions"]
+    cores, threads = machine["cores"], machine["threads"]
+    cpu = f"{cores} core{'s' * (cores != 1)} of {machine['cpu']}, {threads} thread{'s' * (threads != 1)}"
+    gpu = f"one {machine['gpu']} a worker (CUDA {machine['cuda']}), " if machine["gpu"] else ""
+    return f"{gpu}{cpu}, PyTorch {versions.get('torch', '?')}"
+
+
+def _load(part: Mapping[str, Any]) -> str:
+    loads = [x for r in part["rounds"] for x in r["load"] if x is not None]
+    if not loads:
+        return ""
+    return f"; load average {loads[0]:.1f} at the start, {loads[-1]:.1f} at the end, {max(loads):.1f} at most"
+
+
+def _points(
+    content: Mapping[str, Any], rows: Sequence[Row], tables: Sequence[Table]
+) -> tuple[list[Point], list[str]]:
+    """The runs whose objective was timed, and a note where they were trained in other batches."""
+    name = content["base_model"]
+    mine = [
+        t
+        for t in tables
+        if t.dataset == content["dataset"]
+        and t.base_model.rstrip("/").rpartition("/")[2] == name
+        and t.parts
+        and all(r.run.data_hash == content["data_hash"] for r in t.parts[0].rows)
+    ]
+    if not mine or not rows:
+        return [], []
+    part = primary(mine).part("all")
+    by_label = {row.label: row for row in rows}
+    points, differing = [], set()
+    for row in part.rows if part else ():
+        label = _timed(row.run.settings.get("objective", {}), content["training"]["contenders"])
+        seconds = by_label[label].epoch_seconds if label else None
+        if label is None or seconds is None:
+            continue
+        cell = row.cells[METRIC]
+        points.append(
+            Point(
+                label=row.label,
+                objective=label,
+                epoch_seconds=seconds,
+                ndcg=cell.mean,
+                low=cell.low,
+                high=cell.high,
+            )
+        )
+        differing |= _differing(row.run.settings, content["settings"]["run"])
+    notes = []
+    if differing:
+        notes.append(
+            "The runs in the figure of NDCG@10 were trained with other settings than were timed here: "
+            f"{', '.join(sorted(differing))}. Their own epochs took other times."
+        )
+    return points, notes
+
+
+def _timed(objective: Mapping[str, Any], contenders: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The timed objective that computes the same as a run's."""
+    default = to_dict(ObjectiveConfig())
+
+    def what(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in {**default, **settings}.items() if k not in _SAME_TIME}
+
+    own = what(objective)
+    return next((label for label, c in contenders.items() if what(c) == own), None)
+
+
+_MATTERS = (
+    ("data", "train_windows"),
+    ("model", "dtype"),
+    ("model", "lora_r"),
+    ("model", "lora_targets"),
+    ("model", "max_prompt_tokens"),
+    ("train", "batch_size"),
+    ("train", "micro_batch_size"),
+    ("train", "num_workers"),
+    ("train", "gradient_checkpointing"),
+)
+"""Settings of a run that decide how long its epoch takes."""
+
+
+def _differing(run: Mapping[str, Any], timed: Mapping[str, Any]) -> set[str]:
+    return {
+        f"{group}.{name}"
+        for group, name in _MATTERS
+        if name in run.get(group, {}) and run[group][name] != timed[group].get(name)
+    }
