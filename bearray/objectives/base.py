@@ -14,7 +14,7 @@ Axes: N answer tokens (rows), V vocabulary, K valid next tokens of the widest tr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -85,8 +85,9 @@ class Objective(ABC):
     positions: Literal["all", "branching"] = "all"
     """Which answer tokens must be among the rows. "branching": forced tokens have loss and gradient that do
     not depend on the logits, so they need no logits; `AnswerTokens.num_answer_tokens` still counts them."""
-    weight_from_forward: bool = False
-    """`LossOutput.weight` is more than a count of tokens, so that `weight_of` cannot tell it beforehand."""
+    weight_from: Literal["counts", "extras", "logits"] = "counts"
+    """What tells `LossOutput.weight`: counts of tokens or windows (`weight_of`), the values in
+    `AnswerTokens.extras` (`token_weights`), or nothing short of the forward pass."""
     beam_width: int = 10
     """The B of the pruning metrics."""
 
@@ -108,13 +109,20 @@ class Objective(ABC):
             num_windows: its windows.
 
         Raises:
-            RuntimeError: `weight_from_forward` is True.
+            RuntimeError: `weight_from` is not "counts".
         """
-        if self.weight_from_forward:
-            raise RuntimeError(
-                f"the weight of {self.name!r} is no count of tokens; take it from LossOutput.weight"
-            )
+        if self.weight_from != "counts":
+            raise RuntimeError(f"the weight of {self.name!r} is no count; it is from {self.weight_from}")
         return float(num_tokens)
+
+    def token_weights(self, extras: Mapping[str, Tensor], instance: Tensor) -> Tensor:
+        """[N] weights whose sum is `LossOutput.weight`, where `weight_from` is "extras".
+
+        Args:
+            extras: as `AnswerTokens.extras`, what `needs` asks for, [N] each.
+            instance: [N] which answer each token belongs to.
+        """
+        raise RuntimeError(f"the weight of {self.name!r} is from {self.weight_from}, not from extras")
 
     def check_needs(self, provided: Collection[str]) -> None:
         """Called before training with the names of what the step can provide.

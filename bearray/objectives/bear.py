@@ -174,7 +174,7 @@ class BEAR(Objective):
         self.vocabulary = vocabulary
         self.positions = "branching" if vocabulary == "trie" else "all"
         self.candidates_only = vocabulary == "trie"
-        self.weight_from_forward = form == "released"
+        self.weight_from = "logits" if form == "released" else "counts"
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> BEAR:

@@ -13,6 +13,10 @@ tokens; the second, token-level debiasing of the original is not part of it, hen
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from bearray.config import ObjectiveConfig
 from bearray.objectives.base import LossOutput, Objective
 from bearray.objectives.ops import check_beam_width, check_weight, pick
@@ -30,7 +34,7 @@ class D2LR(Objective):
     name = "d2lr"
     source = "D2LR-IPS, after Lu et al., Dual Debiasing in LLM-based Recommendation, SIGIR 2025"
     needs = frozenset({"popularity"})
-    weight_from_forward = True
+    weight_from = "extras"
 
     def __init__(self, *, power: float = 0.1, beam_width: int = 10) -> None:
         self.power = check_weight("power", power)
@@ -44,7 +48,13 @@ class D2LR(Objective):
         log_probs, column = self.log_probs(tokens)
         nll = -pick(log_probs, column)
         popularity = self.extra(tokens, "popularity").to(nll.dtype)
-        _, answer, length = tokens.instance.unique(return_inverse=True, return_counts=True)
-        # A token carries its answer's weight divided by the answer's length: summed over tokens, w_i * l_i.
-        weights = popularity.clamp_min(1.0).pow(-self.power) / length[answer]
+        weights = self.token_weights({"popularity": popularity}, tokens.instance)
         return LossOutput((weights * nll).sum(), weights.sum(), self.common_metrics(tokens, nll))
+
+    def token_weights(self, extras: Mapping[str, Tensor], instance: Tensor) -> Tensor:
+        _, answer, length = instance.unique(return_inverse=True, return_counts=True)
+        popularity = extras["popularity"]
+        if not popularity.is_floating_point():
+            popularity = popularity.float()
+        # A token carries its answer's weight divided by the answer's length: summed over tokens, w_i * l_i.
+        return popularity.clamp_min(1.0).pow(-self.power) / length[answer]

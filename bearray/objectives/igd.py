@@ -11,6 +11,7 @@ tuning part as described, with our choice of b = 0.1, without its decoding part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -81,7 +82,7 @@ class IGD(Objective):
     name = "igd"
     source = "IGD, Lin et al. 2025, arXiv 2506.13229"
     needs = frozenset({"information_gain"})
-    weight_from_forward = True
+    weight_from = "extras"
 
     def __init__(self, *, uninformative_weight: float = 0.1, beam_width: int = 10) -> None:
         self.uninformative_weight = check_weight("uninformative_weight", uninformative_weight)
@@ -94,8 +95,13 @@ class IGD(Objective):
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)
         nll = -pick(log_probs, column)
-        informative = self.extra(tokens, "information_gain") > 0
-        weights = torch.ones_like(nll).where(informative, self.uninformative_weight)
+        gain = self.extra(tokens, "information_gain")
+        weights = self.token_weights({"information_gain": gain}, tokens.instance).to(nll.dtype)
+        informative = gain > 0
         metrics = self.common_metrics(tokens, nll)
         metrics["informative"] = (informative.sum().to(nll.dtype), weights.new_tensor(float(len(weights))))
         return LossOutput((weights * nll).sum(), weights.sum(), metrics)
+
+    def token_weights(self, extras: Mapping[str, Tensor], instance: Tensor) -> Tensor:
+        gain = extras["information_gain"]
+        return torch.ones_like(gain).where(gain > 0, self.uninformative_weight)

@@ -358,14 +358,19 @@ class Loop:
     def _known_weight(self, step: int, batch: np.ndarray, micro: list[TokenBatch]) -> torch.Tensor | None:
         """What the step's summed loss is divided by, or None where the single forward pass will tell.
 
-        Every worker knows the whole batch, so no communication is needed, unless the weight depends on the
-        logits of several micro-batches: then they are computed once more, without gradients, first.
+        Every worker knows the whole batch, so counts need no communication. Where the weight depends on the
+        logits of several micro-batches, they are computed once more, without gradients, first.
         """
-        if not self.loss.weight_from_forward:
+        if self.loss.weight_from == "counts":
             total = self.loss.weight_of(
                 int(self.answer_tokens[batch].sum()), int(self.branching_tokens[batch].sum()), len(batch)
             )
             return torch.tensor(total, dtype=torch.float64, device=self.device)
+        if self.loss.weight_from == "extras":
+            extras = self.module.extras
+            assert extras is not None
+            own = [self.loss.token_weights(extras(b), b.instance).sum().double() for b in micro]
+            return self._summed(torch.stack(own).sum())
         if len(micro) == 1:
             return None
         with torch.no_grad():

@@ -125,9 +125,9 @@ def test_weight_is_known_before_the_forward_pass(config: ObjectiveConfig) -> Non
     objective = make_objective(config)
     branching = int((valid.sum(1) > 1).sum())
     tokens = as_tokens(logits, targets, valid, branching_only=objective.positions == "branching")
-    if objective.weight_from_forward:
+    if objective.weight_from != "counts":
         assert config.form == "released"
-        with pytest.raises(RuntimeError, match="no count of tokens"):
+        with pytest.raises(RuntimeError, match="is no count; it is from logits"):
             objective.weight_of(20, branching)
     else:
         assert objective(tokens).weight.item() == objective.weight_of(20, branching)

@@ -94,8 +94,15 @@ def test_matches_loops(objective: Objective) -> None:
     value, gradient = naive(objective, logits)
     assert loss.item() == pytest.approx(value, rel=1e-10)
     torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], gradient)
-    with pytest.raises(RuntimeError, match="no count of tokens"):
+    with pytest.raises(RuntimeError, match="is no count; it is from extras"):
         objective.weight_of(10, 4)
+    tokens = rows_of(ANSWERS, logits)
+    torch.testing.assert_close(
+        objective.token_weights(tokens.extras, tokens.instance).sum().double(),
+        output.weight,
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 @each
