@@ -145,6 +145,24 @@ def test_a_file_uri_is_a_local_folder(tmp_path: Path):
         assert sorted(os.listdir(folder)) == ["result.json"]
 
 
+def test_a_folder_is_copied_its_mark_last(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a.json", "deep/er/b.bin", "z.json"):
+        file = tmp_path / "from" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    order: list[str] = []
+    write = Storage.write_bytes
+
+    def note(self: Storage, name: str, data: bytes) -> None:
+        order.append(name)
+        write(self, name, data)
+
+    monkeypatch.setattr(Storage, "write_bytes", note)
+    storage.put_folder("kept", tmp_path / "from", last="a.json")
+    assert order == ["kept/deep/er/b.bin", "kept/z.json", "kept/a.json"]
+    assert storage.child("kept").read_bytes("deep/er/b.bin") == b"deep/er/b.bin"
+
+
 def test_fetch_folder_gives_the_folder_itself_where_it_is_local(tmp_path: Path):
     (tmp_path / "model").mkdir()
     with fetch_folder(str(tmp_path / "model")) as folder:

@@ -126,6 +126,8 @@ class _Probe:
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         self.inputs = {"logits": tokens.logits, **tokens.extras, **tokens.window_extras}
+        if tokens.logits_without_history is not None:
+            self.inputs["logits_without_history"] = tokens.logits_without_history
         return self.objective(tokens)
 
 

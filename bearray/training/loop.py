@@ -8,11 +8,8 @@ been.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,8 @@ from bearray.config import RunConfig
 from bearray.errors import ConfigError, ResumeError
 from bearray.extras import PROVIDED, Extras, UserScores
 from bearray.forward import check_projection, use_tree_attention
-from bearray.negatives import KeptAnswers, OtherAnswers, check_negatives
-from bearray.objectives import Draw, LossOutput, Objective, at_least, make_objective
+from bearray.negatives import OtherAnswers, check_negatives
+from bearray.objectives import LossOutput, Objective, at_least, make_objective
 from bearray.recommend import DecoderInputs
 from bearray.step import TrainStep
 from bearray.task import Task
@@ -38,32 +35,13 @@ from bearray.training.checkpoint import load_answers, restore_checkpoint, save_c
 from bearray.training.divergence import DivergedError, What, examine, report_of
 from bearray.training.engine import make_engine
 from bearray.training.start import check_init_adapter, init_adapter
-from bearray.training.timeline import Timeline
+from bearray.training.sums import StepSums, summed
+from bearray.training.timeline import Timeline, learning_rate
 from bearray.training.user_scores import SASRecScores
 from bearray.training.validation import validate
+from bearray.training.windows import RoundWindows
 
 Log = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class _Sums:
-    """A step's loss and metrics over all micro-batches and workers."""
-
-    loss: float
-    metrics: dict[str, float | None]
-    """Means; None where nothing counts."""
-    stats: torch.Tensor | None
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.loss)
-
-
-def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: str) -> float:
-    """Linear warm-up over `warmup` steps, then constant or linear to 0 at `total`; `step` counts from 0."""
-    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    fall = 1.0 if schedule == "constant" else min(1.0, (total - step) / max(1, total - warmup))
-    return peak * rise * max(0.0, fall)
 
 
 def new_model(config: RunConfig, device: torch.device) -> PeftModel:
@@ -133,9 +111,9 @@ class Loop:
                 refresh_reference(self.model)
             else:
                 add_reference(self.model)
-        self.others = None
+        others = None
         if self.objective.negatives is not None:
-            self.others = OtherAnswers(
+            others = OtherAnswers(
                 self.objective.negatives, config, task, self.examples, self.model, self.trie
             )
         if train.gradient_checkpointing:
@@ -152,8 +130,6 @@ class Loop:
         )
         self.round = self.timeline.rounds[0]
         """What the epoch under way does."""
-        self.kept: KeptAnswers | None = None
-        """Windows of the round, and the answers beside their targets that were made when it was drawn."""
         self.module = TrainStep(
             self.model,
             self.round.loss,
@@ -164,6 +140,15 @@ class Loop:
             config.objective.reference,
         )
         self.engine = make_engine(self.module, train, rounds=self.accumulation, device=device)
+        self.windows = RoundWindows(
+            others,
+            self.engine,
+            windows=len(self.examples),
+            seed=train.seed,
+            rank=rank,
+            world=world,
+            device=device,
+        )
         self.lengths = [len(e.prompt) + len(e.answer) for e in self.examples]
         branching = self.trie.child_count(
             torch.tensor([n for e in self.examples for n in e.nodes], device=device)
@@ -186,7 +171,7 @@ class Loop:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of the next epoch, or of the last, where none is left; rounds may differ in them."""
+        """Optimiser steps of the next epoch, or of the last where none is left; rounds may differ in them."""
         return self.timeline.steps_of(min(self.epoch, len(self.timeline.rounds) - 1))
 
     @property
@@ -201,15 +186,15 @@ class Loop:
             ResumeError: it is incomplete, damaged or of another run.
         """
         self.epoch = restore_checkpoint(folder, self.model, self.engine, self.objective)
-        self.kept = load_answers(folder)
-        if self._continues_draw and self.kept is None:
+        self.windows.kept = load_answers(folder)
+        if self._continues_draw and self.windows.kept is None:
             raise ResumeError(
                 f"checkpoint {folder} lacks the answers that epoch {self.epoch + 1} trains with"
             )
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; a collective, rank 0 writes."""
-        answers = self.kept if self._continues_draw else None
+        answers = self.windows.kept if self._continues_draw else None
         save_checkpoint(
             folder, self.model, self.engine, self.objective, epoch=self.epoch, rank=self.rank, answers=answers
         )
@@ -219,7 +204,7 @@ class Loop:
         self.begin_round()
         self.model.train()
         train = self.config.train
-        rows = np.arange(len(self.examples)) if self.kept is None else self.kept.rows
+        rows = self.windows.rows
         plan = plan_epoch(
             [self.lengths[r] for r in rows], train.batch_size, seed=train.seed, epoch=self.epoch
         )
@@ -234,10 +219,8 @@ class Loop:
         self.module.objective = self.loss
         if self.round.new_reference:
             self.refresh_reference()
-        if self.round.draw is None:
-            self.kept = None
-        elif not continues:
-            self.kept = self._drawn(self.round.draw)
+        if not continues:
+            self.windows.begin(self.round.draw, self.step)
 
     @property
     def _continues_draw(self) -> bool:
@@ -246,22 +229,6 @@ class Loop:
         if not 0 < self.epoch < len(rounds) or rounds[self.epoch].draw is None:
             return False
         return rounds[self.epoch].draw == rounds[self.epoch - 1].draw
-
-    def _drawn(self, draw: Draw) -> KeptAnswers:
-        """The windows of a draw and their answers, each worker making its share of them."""
-        rows = draw.rows(len(self.examples), seed=self.config.train.seed)
-        if self.others is None:
-            return KeptAnswers.of(rows, [[] for _ in rows], width=0)
-        share = rows[self.rank :: self.world]
-        with self.engine.gathered() if self.others.uses_model else nullcontext():
-            drawn = self.others.draw([int(r) for r in share], self.step)
-        own = KeptAnswers.of(share, drawn, width=self.others.count)
-        merged = {}
-        for name, part in own.tensors().items():
-            whole = part.new_zeros(len(rows), *part.shape[1:])
-            whole[self.rank :: self.world] = part
-            merged[name] = self._summed(whole.to(self.device)).cpu()
-        return KeptAnswers.from_tensors(merged)
 
     def validate(self) -> dict[str, float]:
         """Decode the validation windows, each worker its share; a collective, the same on every worker."""
@@ -296,7 +263,7 @@ class Loop:
         for k, tokens in enumerate(micro):
             output = self._forward(step, k, tokens)
             if weight is None:
-                weight = self._summed(output.weight.double())
+                weight = summed(output.weight.double(), self.world)
             scaled = output.total / at_least(weight).to(output.total.dtype)
             self.engine.backward(scaled, last=k == len(micro) - 1)
             outputs.append(output)
@@ -304,14 +271,14 @@ class Loop:
             step, self.total_steps, peak=train.lr, warmup=train.warmup_steps, schedule=train.schedule
         )
         # All workers know the sums, and the norm of the gradient, so they go on or stop together.
-        sums = self._sums(outputs)
+        sums = StepSums.of(outputs, self.world)
         what: What = "gradient" if sums.finite else "loss"
         if not sums.finite or not self.engine.step(lr):
-            windows = [
+            windows = (
                 (int(row), self._collated(np.array([row]), None if more is None else [more[i]]))
                 for part, more in zip(parts, others, strict=True)
                 for i, row in enumerate(part)
-            ]
+            )
             raise self._diverged(step, batch, windows, what, sums, lr)
         if sums.stats is not None:
             self.loss.end_step(sums.stats)
@@ -320,17 +287,11 @@ class Loop:
             self.log(self._row(step, sums, lr) | {"tokens_per_s": tokens_per_s})
 
     def _other_answers(self, step: int, parts: list[np.ndarray]) -> list[list[list[Answer]] | None]:
-        """The answers that the loss wants beside the targets, for the windows of each micro-batch."""
-        if self.others is None or self.loss.negatives is None:
+        """The answers beside the targets of each micro-batch; all made at once, by the same model."""
+        found = self.windows.answers(self.round, [int(i) for part in parts for i in part], step)
+        if found is None:
             return [None] * len(parts)
-        rows = [int(i) for part in parts for i in part]
-        if self.kept is not None:
-            drawn = self.kept.drawn(rows)
-        else:
-            # All at once: the model is the same throughout the step, and ZeRO gathers its weights once.
-            with self.engine.gathered() if self.others.uses_model else nullcontext():
-                drawn = self.others.draw(rows, step)
-        flat = iter(self.others.answers(drawn))
+        flat = iter(found)
         return [[next(flat) for _ in part] for part in parts]
 
     def _collated(self, rows: np.ndarray, others: list[list[Answer]] | None) -> TokenBatch:
@@ -370,41 +331,14 @@ class Loop:
             extras = self.module.extras
             assert extras is not None
             own = [self.loss.token_weights(extras(b), b.instance).sum().double() for b in micro]
-            return self._summed(torch.stack(own).sum())
+            return summed(torch.stack(own).sum(), self.world)
         if len(micro) == 1:
             return None
         with torch.no_grad():
             weights = [self._forward(step, k, tokens).weight.double() for k, tokens in enumerate(micro)]
-        return self._summed(torch.stack(weights).sum())
+        return summed(torch.stack(weights).sum(), self.world)
 
-    def _summed(self, value: torch.Tensor) -> torch.Tensor:
-        if self.world > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return value
-
-    def _sums(self, outputs: list[LossOutput]) -> _Sums:
-        """Add up losses, metrics and statistics over micro-batches and workers in one all-reduce."""
-        names = sorted(outputs[0].metrics)
-        flat = [
-            torch.stack([o.total.detach(), o.weight, *(x for n in names for x in o.metrics[n])]).double()
-            for o in outputs
-        ]
-        values = torch.stack(flat).sum(0)
-        stats = [o.stats.double() for o in outputs if o.stats is not None]
-        if stats:
-            values = torch.cat([values, torch.stack(stats).sum(0).flatten()])
-        values = self._summed(values).cpu()
-        total, weight, *pairs = values.tolist()
-        counted = zip(names, pairs[::2], pairs[1::2], strict=False)  # statistics follow
-        width = 2 + 2 * len(names)
-        return _Sums(
-            loss=total / max(weight, 1e-8),
-            metrics={name: value / count if count else None for name, value, count in counted},
-            stats=values[width:].reshape(stats[0].shape) if stats else None,
-        )
-
-    def _row(self, step: int, sums: _Sums, lr: float) -> dict[str, Any]:
+    def _row(self, step: int, sums: StepSums, lr: float) -> dict[str, Any]:
         """A row of metrics.jsonl."""
         return {
             "kind": "step",
@@ -420,9 +354,9 @@ class Loop:
         self,
         step: int,
         batch: np.ndarray,
-        windows: list[tuple[int, TokenBatch]],
+        windows: Iterable[tuple[int, TokenBatch]],
         what: What,
-        sums: _Sums,
+        sums: StepSums,
         lr: float,
     ) -> DivergedError:
         """What is to be raised on every worker; a collective."""

@@ -1,4 +1,4 @@
-"""Which optimiser steps each epoch of a run has; epochs differ where an objective's rounds do."""
+"""Which optimiser steps each epoch of a run has, and their learning rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bearray.objectives import Round
 
 
 class Timeline:
-    """Epochs and steps of a run, both counted from 0.
+    """Epochs and steps of a run, both counted from 0; epochs differ where an objective's rounds do.
 
     Args:
         rounds: of each epoch.
@@ -43,3 +43,10 @@ class Timeline:
         second."""
         epoch = self.epoch_of(step)
         return epoch + (step + 1 - self._first[epoch]) / self._steps[epoch]
+
+
+def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: str) -> float:
+    """Linear warm-up over `warmup` steps, then constant or linear to 0 at `total`; `step` counts from 0."""
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    fall = 1.0 if schedule == "constant" else min(1.0, (total - step) / max(1, total - warmup))
+    return peak * rise * max(0.0, fall)

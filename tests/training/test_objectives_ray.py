@@ -18,6 +18,9 @@ from bearray.objectives import OBJECTIVES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
+ROUNDS: dict[str, dict[str, Any]] = {"sprec": {"train.epochs": 2, "data.train_windows": 4}}
+"""Objectives whose epochs differ: a step of each kind."""
+
 
 def two_steps_each(settings: dict[str, Any]) -> None:
     """What each worker does: one run after the other, so that Ray's start-up is paid once."""
@@ -40,7 +43,8 @@ def two_steps_each(settings: dict[str, Any]) -> None:
             device=ray.train.torch.get_device(),
             log=rows.append,
         )
-        loop.run_epoch()
+        while loop.epoch < config.train.epochs:
+            loop.run_epoch()
         valid = loop.validate()
         folder = Path(settings["folder"]) / name
         loop.save(folder)
@@ -62,6 +66,7 @@ def test_two_steps_of_each(make_run, local_ray, tmp_path) -> None:
                     "train.micro_batch_size": 2,
                     "train.num_workers": 2,
                     "train.epochs": 1,
+                    **ROUNDS.get(name, {}),
                 }
             )
         )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import get_linear_schedule_with_warmup
 
-from bearray.training.loop import learning_rate
+from bearray.training.timeline import learning_rate
 
 
 def rates(total: int, warmup: int, schedule: str = "linear", peak: float = 1.0) -> list[float]:
