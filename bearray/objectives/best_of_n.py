@@ -45,7 +45,7 @@ from bearray.objectives.base import LossOutput, NegativeSpec, Objective, scalar
 from bearray.objectives.grpo import check_rollouts
 from bearray.objectives.ops import check_beam_width, check_positive, pick
 from bearray.objectives.others import Others, answer_sums, answers_of
-from bearray.objectives.rewards import rank_rewards
+from bearray.objectives.rewards import rank_rewards, rollout_metrics
 from bearray.objectives.tokens import AnswerTokens
 
 
@@ -147,10 +147,9 @@ class BestOfN(Objective):
             q = best_of_n_target(prior, self._mass(prior, log_policy, rollouts), rewards, self.best_of).exp()
         losses = -(q * log_policy.masked_fill(~real, 0.0)).sum(1)
         windows = scalar(answers.num_windows, log_p)
-        metrics = self.common_metrics(tokens, -log_p)
+        metrics = self.common_metrics(tokens, -log_p) | rollout_metrics(rollouts, windows)
         metrics["target_mass"] = (q[:, 0].sum(), windows)
         metrics["policy_mass"] = (log_policy[:, 0].detach().exp().sum(), windows)
-        metrics["rollout_hit"] = (rollouts.is_right.any(1).sum().to(log_p.dtype), windows)
         return LossOutput(losses.sum(), windows, metrics)
 
     def _mass(self, prior: Tensor, log_policy: Tensor, rollouts: Others) -> Tensor:

@@ -10,7 +10,7 @@ whole vocabulary, and pi_ref that of a frozen reference,
     L    = mean over windows of mean_i of mean_t of ( -A_i * rho + kl_weight * KL )
 
 The value of rho is 1 and its gradient that of log pi, so -A * rho is policy gradient, and L stays near 0
-while the policy learns: watch `rollout_hit`. PPO's clip, min(rho A, clip(rho, 1 - e, 1 + e) A), is left out
+while the policy learns: watch `rollout_ndcg`. PPO's clip, min(rho A, clip(rho, 1 - e, 1 + e) A), is left out
 because it can never act: rollouts serve one step only, that of the weights which wrote them, where rho is 1.
 
 std is the sample's, divided by G - 1, as the released code has it; 0 for a single rollout. A window whose
@@ -30,7 +30,7 @@ from bearray.errors import ConfigError
 from bearray.objectives.base import LossOutput, NegativeSpec, Objective, scalar
 from bearray.objectives.ops import check_beam_width, check_weight, pick
 from bearray.objectives.others import Others, answers_of
-from bearray.objectives.rewards import rank_rewards
+from bearray.objectives.rewards import rank_rewards, rollout_metrics
 from bearray.objectives.tokens import AnswerTokens
 
 _STRAIGHT_FROM = 10.0
@@ -107,7 +107,6 @@ class GRPO(Objective):
         share = share[tokens.instance]  # 0 for the targets' own tokens, which no rollout wrote
         total = (share * (self.kl_weight * kl - of_answer[tokens.instance] * ratio)).sum()
         windows = scalar(answers.num_windows, log_p)
-        metrics = self.common_metrics(tokens, -log_p)
+        metrics = self.common_metrics(tokens, -log_p) | rollout_metrics(rollouts, windows)
         metrics["kl"] = ((share * kl).sum().detach(), windows)
-        metrics["rollout_hit"] = (rollouts.is_right.any(1).sum().to(log_p.dtype), windows)
         return LossOutput(total, windows, metrics)

@@ -18,13 +18,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bearray.objectives.base import Metric
 from bearray.objectives.others import Others
 
 
 def rank_rewards(rollouts: Others) -> Tensor:
     """r of each rollout, [R', M] float64; 0 for padding."""
-    place = torch.arange(rollouts.real.shape[1], device=rollouts.real.device)
-    discount = (1 / (place + 2.0).double().log2()) * rollouts.real
+    discount = _discounts(rollouts) * rollouts.real
     penalty = discount / discount.sum(1, keepdim=True)
     found = rollouts.is_right.any(1, keepdim=True)
     return torch.where(rollouts.is_right, 1.0, -penalty.where(found, 0.0))
+
+
+def _discounts(rollouts: Others) -> Tensor:
+    """d of each place, [M] float64."""
+    place = torch.arange(rollouts.real.shape[1], dtype=torch.float64, device=rollouts.real.device)
+    return 1 / (place + 2).log2()
+
+
+def rollout_metrics(rollouts: Others, windows: Tensor) -> dict[str, Metric]:
+    """rollout_hit: share of the `windows` (a count) whose target is among its rollouts; rollout_ndcg: the
+    mean of d at its place, 0 where it was missed."""
+    gain = (_discounts(rollouts) * rollouts.is_right).sum()
+    hits = rollouts.is_right.any(1).sum()
+    return {"rollout_hit": (hits.to(windows), windows), "rollout_ndcg": (gain.to(windows), windows)}

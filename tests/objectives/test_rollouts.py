@@ -192,8 +192,11 @@ def test_the_targets_own_tokens_count_only_where_they_are_candidates(objective, 
 def test_metrics_say_how_often_the_target_was_found() -> None:
     data = windows(FOUND)
     for objective in (GRPO(), BestOfN()):
-        assert [float(x) for x in objective(data.tokens()).metrics["rollout_hit"]] == [3, 5]
-    metrics = BestOfN(best_of=8).__call__(data.tokens()).metrics
+        metrics = objective(data.tokens()).metrics
+        assert [float(x) for x in metrics["rollout_hit"]] == [3, 5]
+        assert float(metrics["rollout_ndcg"][0]) == pytest.approx(1 / math.log2(4) + 1 + 1)
+        assert float(metrics["rollout_ndcg"][1]) == 5
+    metrics = BestOfN(best_of=8)(data.tokens()).metrics
     assert metrics["target_mass"][0] > BestOfN(best_of=1)(data.tokens()).metrics["target_mass"][0]
 
 
