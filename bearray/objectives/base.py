@@ -207,7 +207,7 @@ class Objective(ABC):
             raise ConfigError(
                 f"objective {self.name!r} needs {name!r}, which the training step did not provide"
             )
-        return tokens.window_extras[name]
+        return tokens.window_extras[name].to(tokens.logits.device)
 
     def common_metrics(self, tokens: AnswerTokens, nll: Tensor) -> dict[str, Metric]:
         """The metrics of every objective, over the tokens of the windows' targets.
