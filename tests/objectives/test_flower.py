@@ -229,6 +229,12 @@ def test_the_scale_of_preferences() -> None:
     assert (scale > 0).all() and (scale < 2).all()
 
 
+def test_scores_go_where_the_logits_are() -> None:
+    tokens = case(SAMPLED).tokens()
+    tokens.logits = tokens.logits.to("meta")
+    assert Flower().window_extra(tokens, "user_scores").device.type == "meta"
+
+
 def test_metrics_show_both_parts() -> None:
     data = case(SAMPLED)
     metrics = Flower(theta=0.5)(data.tokens()).metrics

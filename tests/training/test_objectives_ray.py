@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def two_steps_each(settings: dict[str, Any]) -> None:
     from bearray.training.loop import Loop
 
     torch.set_num_threads(1)
+    os.environ["BEARRAY_CACHE"] = str(Path(settings["folder"]) / "cache")  # both workers ask for SASRec there
     context = ray.train.get_context()
     for name, values in settings["configs"].items():
         config = from_dict(RunConfig, values)
