@@ -47,8 +47,8 @@ LEGEND = (
 
 
 SEED_LEGEND = (
-    " A row with several seeds is their mean, test case by test case, which interval and tests are about; ± is "
-    "the standard deviation of the seeds' own means."
+    " A row with several seeds is their mean, test case by test case, which interval and tests are about; "
+    "± is the standard deviation of the seeds' own means."
 )
 
 
@@ -58,7 +58,7 @@ def legend(table: Table) -> str:
 
 
 def spread(cell: Cell) -> str:
-    """ ±0.0012 for a cell that is a mean over seeds, else nothing."""
+    """±0.0012 for a cell that is a mean over seeds, else nothing."""
     return "" if cell.seed_sd is None else f" ±{cell.seed_sd:.4f}"
 
 

@@ -213,10 +213,7 @@ def _other_decoding(table: Table, best: Row) -> list[str]:
     how = "Ranked by " if table.normalize == "exact" else "Decoded with the "
     how += NORMALIZER_WORDS[table.normalize]
     same = "the same method is" if top.label == best.label else f"{top.label} is"
-    return [
-        f"{how} instead, {same} in front at NDCG@10 "
-        f"{top.cells[METRIC].mean:.4f}{sure}."
-    ]
+    return [f"{how} instead, {same} in front at NDCG@10 {top.cells[METRIC].mean:.4f}{sure}."]
 
 
 def _cost(ranked: Sequence[Row], costs: Mapping[str, Cost]) -> list[str]:

@@ -14,8 +14,9 @@ from bearray.report.cost import Cost
 from bearray.report.efficiency import Efficiency
 from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.figures import COLOURS, DARK_COLOURS, Figure, inline
-from bearray.report.formats import LEGEND, mark, paired_rows, setting
+from bearray.report.formats import legend, mark, paired_rows, setting, spread
 from bearray.report.headline import Headline, seconds
+from bearray.report.overview import CAPTION, Overview, overview_cells
 from bearray.report.pruning import EXPLANATION, PruningTable
 from bearray.report.pruning_text import RATE_CAPTION, SEARCH_CAPTION, rate_cells, search_cells
 from bearray.report.published import Published
@@ -41,6 +42,7 @@ class Group:
     cost_figure: Figure | None
     pruning: Sequence[tuple[PruningTable, Sequence[Figure]]] = ()
     """What beam search loses, where it was measured."""
+    overview: Overview | None = None
 
 
 def page(
@@ -84,7 +86,9 @@ def page(
         metrics=METRICS,
         populations=POPULATION_WORDS,
         normalizers=NORMALIZER_WORDS,
-        legend=LEGEND,
+        legend=legend,
+        spread=spread,
+        overview_words={"caption": CAPTION, "cells": overview_cells},
         pruning_words={
             "explanation": EXPLANATION,
             "rate_caption": RATE_CAPTION,

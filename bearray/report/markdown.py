@@ -18,10 +18,11 @@ def markdown(
     searches: Sequence[Search],
     departures: Sequence[str],
     sections: Sequence[str] = (),
+    overview: Sequence[str] = (),
 ) -> str:
     """The answer, the tables and the searches as GitHub-flavoured Markdown.
 
-    `sections` are lines of further sections, put before the departures.
+    `overview` are lines put before the tables, `sections` those of further sections, before the departures.
     """
     lines = [f"# {md(title)}", ""]
     for h in headlines:
@@ -33,10 +34,16 @@ def markdown(
         ]
     if not headlines:
         lines += ["No run has test results yet.", ""]
+    lines += overview
     for table, published in pairs:
         lines += [f"## {md(table.dataset)}, {md(table.base_model)}, {NORMALIZER_WORDS[table.normalize]}", ""]
         for part in table.parts:
-            lines += [f"**{POPULATION_WORDS[part.population]}**", "", *_markdown_part(part.rows, table.seeded), ""]
+            lines += [
+                f"**{POPULATION_WORDS[part.population]}**",
+                "",
+                *_markdown_part(part.rows, table.seeded),
+                "",
+            ]
         lines += [md(legend(table)), "", *(f"- {md(note)}" for note in table.notes), ""]
         lines += [md(published.sentence), ""]
         if published.rows:

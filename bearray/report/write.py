@@ -18,6 +18,7 @@ from bearray.report.figures import Figure, save
 from bearray.report.headline import build_headlines, primary
 from bearray.report.latex import latex
 from bearray.report.markdown import markdown
+from bearray.report.overview import build_overview, overview_csv, overview_latex, overview_markdown
 from bearray.report.pruning import PruningTable, build_pruning
 from bearray.report.pruning_figures import pruning_figures
 from bearray.report.published import beside
@@ -54,9 +55,12 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
     departures = list(dict.fromkeys(d for s in collection.sweeps for d in s.departures))
     title = f"bearray report: {collection.name}"
     pairs = [(t, p) for g in groups for t, p, _ in g.tables]
+    overviews = [g.overview for g in groups if g.overview]
+    glances = [line for overview in overviews for line in overview_markdown(overview)]
     sections = [*efficiency_text.markdown(efficiency), *pruning_text.markdown(pruning)]
     texts = {
-        "report.md": markdown(title, headlines, pairs, searches, departures, sections),
+        "report.md": markdown(title, headlines, pairs, searches, departures, sections, glances),
+        "tables/overview.csv": overview_csv(overviews),
         "tables/results.csv": formats.tidy_csv(tables),
         "tables/table2.csv": formats.table2_csv(tables),
         "tables/published.csv": formats.published_csv(pairs),
@@ -77,6 +81,8 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
         }
     for i, g in enumerate(groups, 1):
         slug = _slug(i, g.dataset, g.base_model)
+        if g.overview:
+            texts[f"tables/{slug}-overview.tex"] = overview_latex(g.overview)
         texts |= {f"tables/{slug}-{table.normalize}.tex": latex(table) for table, _, _ in g.tables}
         texts |= {f"tables/{_pruning_slug(slug, t)}.tex": pruning_text.latex(t) for t, _ in g.pruning}
     try:
@@ -132,6 +138,7 @@ def _groups(
             if (s.dataset, s.base_model) == (dataset, base_model):
                 pairs.append((s, search_figure(f"{slug}-search-{len(pairs) + 1}", s, collection.runs)))
         cost = costs.get((dataset, base_model), [])
+        analyses = [t for t in pruning if (t.dataset, t.base_model) == (dataset, base_model)]
         violating = [r for r in logged if "violation" in r.steps]
         found.append(
             html.Group(
@@ -146,11 +153,8 @@ def _groups(
                 else None,
                 costs=cost,
                 cost_figure=cost_figure(f"{slug}-cost", where, cost) if any(c.total for c in cost) else None,
-                pruning=[
-                    (t, pruning_figures(_pruning_slug(slug, t), t))
-                    for t in pruning
-                    if (t.dataset, t.base_model) == (dataset, base_model)
-                ],
+                pruning=[(t, pruning_figures(_pruning_slug(slug, t), t)) for t in analyses],
+                overview=build_overview(mine, cost, analyses),
             )
         )
     return found

@@ -88,11 +88,14 @@ def write_run(
     epochs: int = 3,
     data_hash: str = "d" * 16,
     full: bool = True,
+    exact: bool = False,
+    proven: float = 1.0,
     versions: dict[str, str] | None = None,
 ) -> Path:
     """Write one run folder; `hit` None: no test predictions; `status` None: no result.json (unfinished)."""
     folder.mkdir(parents=True)
-    objective = method.split()[0].lower() if method.split()[0].lower() in ("sft", "msl", "bear") else "bear"
+    known = ("sft", "msl", "bear", "dpo")
+    objective = method.split()[0].lower() if method.split()[0].lower() in known else "bear"
     run = override(
         RunConfig(),
         {
@@ -160,11 +163,15 @@ def write_run(
     if hit is not None and status == "finished":
         users = np.arange(n) % users_count
         result["test"] = {}
-        for offset, name in enumerate(["trie", "full"] if full else ["trie"]):
+        names = ["trie", *(["full"] if full else []), *(["exact"] if exact else [])]
+        for offset, name in enumerate(names):
             rank = ranks(n, hit * (1 - 0.2 * offset), 100 * seed + offset)
             own = run.decoding.normalize == name
             write_predictions(folder / ("predictions" if own else f"predictions_{name}"), rank, users)
             result["test"][name] = evaluate(rank, users)
+        result["seconds"]["decoding"] = {name: n / (10 + i) for i, name in enumerate(names)}
+        if exact:
+            result["test"]["exact"]["proven"] = proven
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bearray.report import build_tables, collect
-from bearray.report.tables import labels
+from bearray.report.rows import labels
 from bearray.stats import bootstrap_interval, holm, paired_test
 from tests.report.storage import write_run
 
