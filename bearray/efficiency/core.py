@@ -36,8 +36,11 @@ class Contenders(Protocol):
         """Untimed: bring everything to where a turn starts, and return the pieces of work of its turn in
         round `number`, each of which is timed. Every label gets the same data in the same round."""
 
+    def weights(self, label: str) -> Sequence[float]:
+        """Of each piece of a turn; they add up to 1."""
+
     def size(self, number: int) -> int:
-        """Units of work (tokens, users) of a turn in a round, over all workers."""
+        """Units of work (tokens, users) in a round, over all workers; the same for every label."""
 
 
 class Clock:
@@ -90,7 +93,7 @@ def time_round(
     """One turn of each contender.
 
     Returns:
-        {"round", "order", "size": units of a turn, "load": load averages before and after, "turns": by label
+        {"round", "order", "size": units of work, "load": load averages before and after, "turns": by label
         {"seconds": wall time of each piece of work, "cpu_seconds", "joules": of the turn or None}}.
     """
     order = round_order(contenders.labels, seed, number)
@@ -130,8 +133,9 @@ def count_passes(contenders: Contenders, clock: Clock) -> dict[str, Record]:
     """One turn of each contender, round 0's, with counters on instead of a clock.
 
     Returns:
-        By label, per piece of work: {"forward", "backward": passes of a worker, "tokens", "padding": tokens
-        fed on all workers}; and of the turn {"peak_bytes": memory above what was in use before, of the worker
+        By label, per piece of work: {"weights": as `Contenders.weights`, "forward", "backward": passes of a
+        worker, "tokens", "padding": tokens fed on all workers}; and of the turn {"peak_bytes": memory above
+        what was in use before, of the worker
         that needed most, "peak_total_bytes"}, None where the machine does not tell.
     """
     found = {}
@@ -144,6 +148,7 @@ def count_passes(contenders: Contenders, clock: Clock) -> dict[str, Record]:
                     work()
                 counts.append(passes)
         found[label] = {
+            "weights": list(contenders.weights(label)),
             "forward": _whole(clock.reduce([p.forward for p in counts], "max")),
             "backward": _whole(clock.reduce([p.backward for p in counts], "max")),
             "tokens": _whole(clock.reduce([p.tokens for p in counts], "sum")),

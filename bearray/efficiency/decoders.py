@@ -15,8 +15,8 @@ from bearray.backbones.lora import load_adapter, merge_for_inference
 from bearray.config import RunConfig
 from bearray.efficiency.generate import Generate
 from bearray.efficiency.variants import Decoder
+from bearray.forward import causal_lm
 from bearray.recommend import DecoderInputs, recommend
-from bearray.step import causal_lm
 from bearray.task import Case, Task, sampled_windows
 from bearray.training.start import init_adapter
 
@@ -62,6 +62,9 @@ class DecodingContenders:
 
     def begin(self, label: str, number: int) -> list[Callable[[], None]]:
         return [partial(self._decode, label, self.cases(number))]
+
+    def weights(self, label: str) -> list[float]:
+        return [1.0]
 
     def size(self, number: int) -> int:
         """Users of a turn."""

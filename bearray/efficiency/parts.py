@@ -64,7 +64,13 @@ def measure_training(plan: Record, *, rank: int, world: int, device: torch.devic
         run, objectives, load_task(run), steps=plan["steps"], rank=rank, world=world, device=device
     )
     about = {
-        "steps_per_epoch": contenders.steps_per_epoch,
+        "steps_per_epoch": {label: contenders.steps_per_epoch(label) for label in objectives},
+        "kinds": {
+            label: {kind.label: share for kind, share in kinds}
+            for label, kinds in contenders.kinds.items()
+            if len(kinds) > 1
+        },
+        "steps": plan["steps"],
         "batch_size": run.train.batch_size,
         "workers": world,
     }

@@ -78,45 +78,45 @@ class Row:
 
 def training_rows(part: Mapping[str, Any], baseline: str = "sft") -> list[Row]:
     """The objectives of the file's "training" part, in its order; [] before the first round has ended."""
-    return _rows(part, baseline, per_piece=True)
+    return _rows(part, baseline, training=True)
 
 
 def decoding_rows(part: Mapping[str, Any], baseline: str = "beam") -> list[Row]:
     """The decoders of the file's "decoding" part."""
-    return _rows(part, baseline, per_piece=False)
+    return _rows(part, baseline, training=False)
 
 
-def _rows(part: Mapping[str, Any], baseline: str, *, per_piece: bool) -> list[Row]:
+def _rows(part: Mapping[str, Any], baseline: str, *, training: bool) -> list[Row]:
     rounds: Sequence[Mapping[str, Any]] = part["rounds"]
     if not rounds:
         return []
     labels = list(part["contenders"])
+    # What a time is of, a step or all users of a turn, and how many units (tokens, users) that has.
+    units = [r["size"] / part["steps"] if training else r["size"] for r in rounds]
+    divisors = [1 if training else r["size"] for r in rounds]
     found = []
     for label in labels:
-        turns = [r["turns"][label] for r in rounds]
-        # What a turn's time is divided by to be that of a step, or of a user.
-        units = [len(t["seconds"]) if per_piece else r["size"] for t, r in zip(turns, rounds, strict=True)]
-        wall = [sum(t["seconds"]) for t in turns]
-        seconds = median_interval([w / u for w, u in zip(wall, units, strict=True)])
-        counts = part["passes"][label]
-        pieces = len(counts["forward"])
-        per = pieces if per_piece else part["passes_size"]
-        joules = [t["joules"] for t in turns]
+        counts, weights = part["passes"][label], part["passes"][label]["weights"]
+        wall = [_mean(r["turns"][label]["seconds"], weights) for r in rounds]
+        seconds = median_interval([w / d for w, d in zip(wall, divisors, strict=True)])
+        joules = [r["turns"][label]["joules"] for r in rounds]
+        pieces = part["steps"] if training else 1
+        per = 1 if training else part["passes_size"]
         found.append(
             Row(
                 label=label,
                 seconds=seconds,
-                ratio=_ratio(rounds, label, baseline, "seconds") if baseline in labels else None,
-                cpu_ratio=_ratio(rounds, label, baseline, "cpu_seconds") if baseline in labels else None,
-                speed=median_interval([r["size"] / w for r, w in zip(rounds, wall, strict=True)]),
+                ratio=_ratio(part, label, baseline, "seconds"),
+                cpu_ratio=_ratio(part, label, baseline, "cpu_seconds"),
+                speed=median_interval([u / w for u, w in zip(units, wall, strict=True)]),
                 joules=None
-                if None in joules
-                else median_interval([j / u for j, u in zip(joules, units, strict=True)]),
-                epoch_seconds=seconds.times(part["steps_per_epoch"]) if per_piece else None,
-                forward=sum(counts["forward"]) / pieces,
-                backward=sum(counts["backward"]) / pieces,
-                fed=sum(counts["tokens"]) / per,
-                padding=sum(counts["padding"]) / per,
+                if None in joules or len(weights) > pieces  # one number for steps of several kinds
+                else median_interval([j / pieces / d for j, d in zip(joules, divisors, strict=True)]),
+                epoch_seconds=seconds.times(part["steps_per_epoch"][label]) if training else None,
+                forward=_mean(counts["forward"], weights),
+                backward=_mean(counts["backward"], weights),
+                fed=_mean(counts["tokens"], weights) / per,
+                padding=_mean(counts["padding"], weights) / per,
                 peak_bytes=counts["peak_bytes"],
                 peak_total_bytes=counts["peak_total_bytes"],
             )
@@ -124,8 +124,17 @@ def _rows(part: Mapping[str, Any], baseline: str, *, per_piece: bool) -> list[Ro
     return found
 
 
-def _ratio(rounds: Sequence[Mapping[str, Any]], label: str, baseline: str, what: str) -> Interval | None:
-    pairs = [(sum(r["turns"][label][what]), sum(r["turns"][baseline][what])) for r in rounds]
-    if any(base <= 0 for _, base in pairs):  # a clock of too low resolution
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(v * w for v, w in zip(values, weights, strict=True))
+
+
+def _ratio(part: Mapping[str, Any], label: str, baseline: str, what: str) -> Interval | None:
+    if baseline not in part["contenders"]:
         return None
-    return median_interval([own / base for own, base in pairs])
+    own, base = (
+        [_mean(r["turns"][name][what], part["passes"][name]["weights"]) for r in part["rounds"]]
+        for name in (label, baseline)
+    )
+    if min(base) <= 0:  # a clock of too low resolution
+        return None
+    return median_interval([a / b for a, b in zip(own, base, strict=True)])

@@ -12,7 +12,8 @@ from torch import nn
 
 from bearray.batching import Example, plan_epoch
 from bearray.config import ObjectiveConfig, RunConfig
-from bearray.step import causal_lm
+from bearray.forward import causal_lm
+from bearray.objectives import Round
 from bearray.task import Task
 from bearray.training.engine import trainable
 from bearray.training.loop import Loop, new_model
@@ -39,6 +40,10 @@ class TrainingContenders:
 
     All objectives share one model. Before each turn the adapter and the objective's own state are put back to
     where training starts, so that no turn is timed on a model that another one has changed.
+
+    An objective whose epochs differ (SPRec takes turns of SFT and DPO) has steps of each kind in its turns,
+    weighted as `train.epochs` schedules them. What a draw of windows makes once for several epochs, answers
+    of the model, is made in the steps that use them: the same work for each window.
 
     Args:
         run: data, model and training; its objective is replaced.
@@ -77,13 +82,14 @@ class TrainingContenders:
                 model=self.model,
             )
         self._states = {label: loop.objective.state_dict() for label, loop in self.loops.items()}
+        self.kinds = {label: _kinds(loop) for label, loop in self.loops.items()}
+        """Of each label, the different rounds of its schedule, with their share of its steps."""
         first = self.loops[self.labels[0]]
         size = run.train.batch_size
         plan = plan_epoch(first.lengths, size, seed=run.train.seed, epoch=0)
         whole = [batch for batch in plan if len(batch) == size]
         self.batches = whole or plan
         """The steps of an epoch, in their order; a last one that is not full is left out."""
-        self.steps_per_epoch = first.steps_per_epoch
         self._lengths = first.lengths
 
     def body(self, label: str) -> nn.Module:
@@ -99,9 +105,18 @@ class TrainingContenders:
         loop.objective.load_state_dict(self._states[label])
         self.model.train()
         return [
-            partial(loop.train_step, step % loop.total_steps, self._batch(step))
+            partial(_step, loop, kind, step % loop.total_steps, self._batch(step))
+            for kind, _ in self.kinds[label]
             for step in self._numbers(number)
         ]
+
+    def weights(self, label: str) -> list[float]:
+        return [share / self.steps for _, share in self.kinds[label] for _ in range(self.steps)]
+
+    def steps_per_epoch(self, label: str) -> float:
+        """Mean over the epochs of a run."""
+        loop = self.loops[label]
+        return loop.total_steps / len(loop.timeline.rounds)
 
     def size(self, number: int) -> int:
         """Tokens of the windows' prompts and targets, without padding and without other answers: the same for
@@ -113,6 +128,22 @@ class TrainingContenders:
 
     def _batch(self, step: int) -> np.ndarray:
         return self.batches[step % len(self.batches)]
+
+
+def _step(loop: Loop, kind: Round, step: int, batch: np.ndarray) -> None:
+    """A step of one kind of round; the loop is told here, since kinds take turns."""
+    loop.round = kind
+    loop.module.objective = kind.loss
+    loop.train_step(step, batch)
+
+
+def _kinds(loop: Loop) -> list[tuple[Round, float]]:
+    """The rounds of a loop's schedule with different losses, and their share of its steps."""
+    found: dict[str, tuple[Round, int]] = {}
+    for epoch, kind in enumerate(loop.timeline.rounds):
+        first, steps = found.get(kind.label, (kind, 0))
+        found[kind.label] = (first, steps + loop.timeline.steps_of(epoch))
+    return [(kind, steps / loop.total_steps) for kind, steps in found.values()]
 
 
 def _no_log(row: object) -> None:

@@ -12,8 +12,8 @@ from bearray.config import ObjectiveConfig, to_dict
 from bearray.efficiency.results import FILE, FOLDER, read
 from bearray.efficiency.statistics import Interval, Row, decoding_rows, training_rows
 from bearray.errors import DataError
+from bearray.report.cells import Table
 from bearray.report.headline import primary
-from bearray.report.tables import Table
 from bearray.runs import Storage
 
 METRIC = "ndcg@10"
@@ -108,9 +108,16 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
         facts.append(
             f"Training: {len(training['rounds'])} rounds of {settings['steps']} optimiser steps of "
             f"{training['batch_size']} windows on {workers} worker{'s' * (workers != 1)}, after "
-            f"{settings['warmup_steps']} steps of warm-up; an epoch is {training['steps_per_epoch']} steps"
+            f"{settings['warmup_steps']} steps of warm-up; an epoch is "
+            f"{max(training['steps_per_epoch'].values()):g} steps"
             + (f" ({data:,} training windows)." if data else ".")
         )
+        for label, kinds in training["kinds"].items():
+            shares = ", ".join(f"{share:.0%} {kind.upper()}" for kind, share in kinds.items())
+            facts.append(
+                f"{label} takes turns of several losses: a step is the mean over them as "
+                f"{settings['run']['train']['epochs']} epochs schedule them ({shares})."
+            )
     if decoding := content["decoding"]:
         facts.append(
             f"Decoding: {len(decoding['rounds'])} rounds of {decoding['passes_size']} users each, "

@@ -9,11 +9,12 @@ from bearray.efficiency.results import FILE, FOLDER
 from bearray.errors import MissingFileError
 from bearray.report import efficiency_text
 from bearray.report.anywhere import NOT_READ
+from bearray.report.cells import Table
 from bearray.report.collect import collect
 from bearray.report.efficiency import Efficiency, read_efficiency
 from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.figures import save
-from bearray.report.tables import Table, build_tables
+from bearray.report.tables import build_tables
 from bearray.runs import Storage, fetch_folder
 
 

@@ -1,0 +1,205 @@
+"""The report's section on cost, and the benchmark's own tables, from a planted efficiency.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearray.efficiency.results import FILE, FOLDER
+from bearray.errors import DataError, MissingFileError
+from bearray.report import write_report
+from bearray.report.efficiency import parse, read_efficiency
+from bearray.report.efficiency_figures import efficiency_figures
+from bearray.report.efficiency_text import duration, figures, markdown, training_cells
+from bearray.report.efficiency_write import write_efficiency
+from bearray.report.figures import inline
+from tests.efficiency.planted import content, decoding, training
+from tests.report.storage import write_run
+
+
+def plant(storage: Path, **changes: Any) -> Path:
+    folder = storage / FOLDER
+    folder.mkdir(parents=True)
+    (folder / FILE).write_text(json.dumps(content(**changes)))
+    return storage
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of SFT, MSL and BEAR; SFT, BEAR and S-DPO were timed."""
+    place = plant(tmp_path_factory.mktemp("cost") / "demo")
+    for seed, method in enumerate(("SFT", "MSL", "BEAR")):
+        write_run(place / "runs" / method.lower(), method=method, hit=0.2 + 0.1 * seed, seed=seed, n=80)
+    return place
+
+
+@pytest.fixture(scope="module")
+def written(storage: Path) -> Path:
+    return Path(write_efficiency(str(storage))[1])
+
+
+def test_the_tables_say_what_was_measured(written: Path) -> None:
+    text = (written / "table.md").read_text()
+    assert text.startswith("# What it costs\n")
+    row = next(line for line in text.splitlines() if line.startswith("| bear "))
+    cells = [c.strip().replace("\\", "") for c in row.strip("|").split("|")]
+    assert cells[1:3] == ["1.58 [1.35, 1.95]", "1.50 [1.50, 1.50]"]
+    assert cells[4:7] == ["3", "1", "1"] and cells[7] == "500 (10%)"
+    assert cells[8] == "15.8 s [13.5 s, 19.5 s]"
+    assert "| generate | 15.8 \\[13.5, 19.5\\] | 3.00 \\[3.00, 3.00\\] |" in text
+    assert "6 rounds of 2 optimiser steps of 8 windows on 1 worker" in text
+    assert "2 cores of A Processor, 1 thread" in text
+    assert "less than 95%" not in text
+
+
+def test_csv_holds_every_measure_with_its_interval(written: Path) -> None:
+    rows = list(csv.DictReader((written / "table.csv").open()))
+    by = {(r["part"], r["name"], r["measure"]): r for r in rows}
+    ratio = by["training", "sdpo", "ratio"]
+    assert [float(ratio[k]) for k in ("value", "low", "high")] == pytest.approx([2.0] * 3)
+    assert float(ratio["coverage"]) == pytest.approx(0.96875)
+    assert float(by["training", "sdpo", "forward_passes_per_step"]["value"]) == 2
+    assert ("training", "sdpo", "joules_per_step") not in by
+    assert float(by["decoding", "generate", "ratio"]["value"]) == pytest.approx(3.0)
+
+
+def test_latex_is_balanced(written: Path) -> None:
+    text = (written / "table.tex").read_text()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    assert r"$\times$ SFT" in text and "×" not in text
+
+
+def test_runs_are_set_against_the_cost_of_their_objectives(storage: Path, written: Path) -> None:
+    from bearray.report.collect import collect
+    from bearray.report.tables import build_tables
+
+    found = read_efficiency(storage, build_tables(collect(storage).runs))
+    assert found is not None
+    points = {p.label: p for p in found.points}
+    assert set(points) == {"SFT", "BEAR"}  # MSL was not timed
+    assert points["BEAR"].objective == "bear"
+    assert points["BEAR"].epoch_seconds.value == pytest.approx(15.75)
+    assert points["BEAR"].low <= points["BEAR"].ndcg <= points["BEAR"].high
+    names = [f.name for f in efficiency_figures(found)]
+    assert names == ["efficiency-ndcg", "efficiency-training", "efficiency-decoding"]
+    for name in names:
+        assert (written / "figures" / f"{name}.svg").exists()
+        assert (written / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    alt = efficiency_figures(found)[0].alt
+    assert "BEAR: 15.8 s" in alt and f"{points['BEAR'].ndcg:.4f}" in alt
+
+
+@pytest.mark.parametrize(
+    ("changes", "points"),
+    [
+        ({"objective.lam": 0.7, "objective.xi": 2.5}, 1),  # other numbers, the same work
+        ({"objective.form": "hinge"}, 0),
+        ({"objective.vocabulary": "full"}, 0),
+    ],
+)
+def test_a_run_belongs_to_the_objective_that_computes_the_same(
+    tmp_path: Path, changes: dict[str, Any], points: int
+) -> None:
+    plant(tmp_path)
+    write_run(tmp_path / "runs" / "bear", method="BEAR", changes=changes, n=40)
+    found, _ = write_efficiency(str(tmp_path))
+    assert len(found.points) == points
+
+
+def test_runs_of_other_data_or_models_are_not_in_the_figure(tmp_path: Path) -> None:
+    plant(tmp_path)
+    write_run(tmp_path / "runs" / "a", method="BEAR", data_hash="e" * 16, n=40)
+    write_run(tmp_path / "runs" / "b", method="BEAR", base_model="local:small", n=40)
+    found, _ = write_efficiency(str(tmp_path))
+    assert found.points == ()
+
+
+def test_runs_with_other_batches_are_said_to_be(tmp_path: Path) -> None:
+    plant(tmp_path)
+    write_run(tmp_path / "runs" / "bear", method="BEAR", changes={"train.batch_size": 32}, n=40)
+    found, _ = write_efficiency(str(tmp_path))
+    assert any("train.batch_size" in note for note in found.notes)
+
+
+def test_a_storage_without_runs_has_bars_only(tmp_path: Path) -> None:
+    found, where = write_efficiency(str(plant(tmp_path)))
+    assert [f.name for f in efficiency_figures(found)] == ["efficiency-training", "efficiency-decoding"]
+    assert not (Path(where) / "figures" / "efficiency-ndcg.svg").exists()
+
+
+def test_few_rounds_and_an_interruption_are_said(tmp_path: Path) -> None:
+    found, _ = write_efficiency(
+        str(plant(tmp_path, finished=None, training=training(3), decoding=decoding(1)))
+    )
+    text = "\n".join(found.notes)
+    assert "was interrupted" in text and "(75%)" in text and "(0%)" in text
+
+
+def test_parts_that_were_not_asked_for_or_have_no_round_are_left_out() -> None:
+    found = parse(content(training=training(0), decoding=None))
+    assert found.training == () == found.decoding and efficiency_figures(found) == []
+    assert markdown(found)[0] == "## What it costs"
+
+
+def test_without_sft_seconds_are_drawn() -> None:
+    part = training()
+    del part["contenders"]["sft"]
+    found = parse(content(training=part, decoding=None))
+    assert "s/step" in efficiency_figures(found)[0].caption
+    assert training_cells(found.training)[1][0][2] == "–"
+    assert all("<svg" in svg for svg in inline(efficiency_figures(found)[0]))
+
+
+def test_the_sweeps_report_has_the_section(storage: Path, tmp_path: Path) -> None:
+    index = write_report(storage, tmp_path)
+    page = index.read_text()
+    assert '<a href="#efficiency">What it costs</a>' in page
+    section = page[page.index('<h2 id="efficiency">') :]
+    assert "1.50 [1.50, 1.50]" in section and "generate" in section
+    assert re.search(r"<h2 id=\"cost\">", page)
+    assert "## What it costs" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "tables" / "efficiency.csv").exists()
+    assert (tmp_path / "tables" / "efficiency.tex").exists()
+    assert (tmp_path / "figures" / "efficiency-ndcg.svg").exists()
+
+
+def test_a_report_without_a_benchmark_has_no_such_section(report: Path) -> None:
+    assert "What it costs" not in (report / "index.html").read_text()
+    assert not (report / "tables" / "efficiency.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"training": {"rounds": [{}]}}, "efficiency.json is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        write_efficiency(str(plant(tmp_path, **changes)))
+
+
+def test_a_storage_without_a_benchmark_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="bench objectives"):
+        write_efficiency(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123456, "0.0123"), (1.0, "1.00"), (15.75, "15.8"), (123.4, "123"), (12345.0, "12,345"), (0.0, "0")],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert figures(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.500 s"), (99.0, "99.0 s"), (600.0, "10.0 min"), (7200.0, "2.00 h")]
+)
+def test_durations_for_readers(value: float, text: str) -> None:
+    assert duration(value) == text
