@@ -23,6 +23,11 @@ import pyarrow.fs as pafs
 
 from bearray.errors import DataError, MissingFileError, StorageError
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints."""
+ADAPTER = "adapter"
+"""Folder of the adapter within a checkpoint."""
+
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """A local path, or the one in a file:// URI, made absolute; any other URI as it is."""

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward simulation task",
         "step",
         "extras",
-        "negatives recommend pruning",
+        "negatives recommend pruning trained",
         "training",
         "evaluation efficiency",
         "report",

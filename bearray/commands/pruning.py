@@ -50,7 +50,7 @@ def pruning(
     from bearray.config import differences, override, to_dict
     from bearray.evaluation.pool import pool_size
     from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring, forget
-    from bearray.evaluation.trained import trained_runs
+    from bearray.trained import trained_runs
     from bearray.tuning.cluster import connect
     from bearray.tuning.watch import say
 

@@ -15,11 +15,11 @@ from bearray.config import DecodingConfig, Normalize, RunConfig, override, to_di
 from bearray.data import open_dataset
 from bearray.evaluation.pool import OnShard, ShardActor, make_shards
 from bearray.evaluation.predictions import predictions_in, to_table
-from bearray.evaluation.trained import model_identity
 from bearray.metrics import evaluate
 from bearray.recommend import DecoderInputs, recommend_with_proof
 from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
+from bearray.trained import model_identity
 
 Decoded = Literal["trie", "full", "exact"]
 """How a split was decoded: by the run's own decoder under one of the normalisers, or by exact search under

@@ -15,15 +15,13 @@ import ray
 import ray.data
 import torch
 
-from bearray.backbones.load import load_model
-from bearray.backbones.lora import load_adapter, merge_for_inference
 from bearray.config import RunConfig, from_dict, to_dict
 from bearray.errors import ResourceError
 from bearray.evaluation.shards import ShardedTable, write_shard
 from bearray.quiet import quiet_libraries
-from bearray.runs import Storage, fetch_folder
+from bearray.runs import Storage
 from bearray.task import Case, Split, load_task
-from bearray.training.checkpoint import ADAPTER
+from bearray.trained import load_trained
 
 OnShard = Callable[[int, int], None]
 """Told (shards done, shards in all)."""
@@ -45,14 +43,9 @@ class ShardActor(ABC):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.task = load_task(self.config)
         self.trie = self.task.catalog.trie.to(self.device)
-        model: Any = load_model(self.config.model.base, dtype=self.config.model.dtype, device=self.device)
-        if checkpoint is not None:
-            with fetch_folder(checkpoint) as local:
-                model = load_adapter(model, local / ADAPTER)
-            # In bfloat16 the merge would round the adapter away; grounding also needs the model without it.
-            if model.dtype == torch.float32 and self.config.decoding.method != "grounding":
-                model = merge_for_inference(model)
-        self.model = model.eval()
+        # Grounding also needs the model without its adapter.
+        merge = self.config.decoding.method != "grounding"
+        self.model = load_trained(self.config.model, checkpoint, self.device, merge=merge)
 
     @abstractmethod
     def table(self, cases: Sequence[Case], job: Mapping[str, Any]) -> pa.Table:

@@ -16,10 +16,10 @@ from bearray.data import open_dataset
 from bearray.errors import ConfigError
 from bearray.evaluation.pool import OnShard, ShardActor, make_shards
 from bearray.evaluation.shards import MANIFEST, ShardedTable
-from bearray.evaluation.trained import TrainedRun, model_identity, relocated
 from bearray.pruning import COLUMNS, WIDTHS, measure, summarize
 from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
+from bearray.trained import TrainedRun, model_identity, relocated
 
 SUMMARY = "summary.json"
 SHARD_SIZE = 64

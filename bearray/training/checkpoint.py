@@ -15,9 +15,9 @@ from bearray.backbones.reference import reference_parameters
 from bearray.errors import ModelError, ResumeError
 from bearray.negatives import KeptAnswers
 from bearray.objectives import Objective
+from bearray.runs import ADAPTER
 from bearray.training.engine import Engine
 
-ADAPTER = "adapter"
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
 ANSWERS = "answers.safetensors"

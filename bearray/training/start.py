@@ -9,8 +9,7 @@ from pathlib import Path
 from bearray.backbones.lora import CONFIG_FILE, check_adapter
 from bearray.config import RunConfig
 from bearray.errors import ConfigError, MissingFileError, ModelError
-from bearray.runs import fetch_folder
-from bearray.training.checkpoint import ADAPTER
+from bearray.runs import ADAPTER, fetch_folder
 
 
 @contextmanager

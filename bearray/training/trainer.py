@@ -13,11 +13,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from bearray.config import RunConfig, to_dict
 from bearray.errors import ResourceError
-from bearray.runs import Storage
+from bearray.runs import CHECKPOINTS, Storage
 from bearray.training.divergence import REPORT, DivergedError
 from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
 from bearray.evaluation import evaluate_run
 from bearray.evaluation.pool import pool_size
-from bearray.evaluation.trained import open_run
 from bearray.report.anywhere import report_on
 from bearray.runs import Storage
 from bearray.task import Task, load_task
+from bearray.trained import open_run
 from bearray.training.loop import check_objective
 from bearray.training.trainer import check_resources
 from bearray.tuning.cluster import DRIVER_CPUS, connect

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
 from bearray.errors import ResumeError
-from bearray.evaluation.trained import open_run
 from bearray.provenance import git_revision, now, versions
 from bearray.runs import Storage
+from bearray.trained import open_run
 from bearray.training.trainer import train
 
 CONFIG = "config.json"

@@ -17,8 +17,7 @@ from bearray.evaluation import evaluate as evaluation
 from bearray.evaluation.predictions import predictions_in, read_predictions
 from bearray.evaluation.shards import write_shard
 from bearray.recommend import DecoderInputs, recommend
-from bearray.runs import Storage
-from bearray.training.checkpoint import ADAPTER
+from bearray.runs import ADAPTER, Storage
 
 CHANGES = {"decoding.beam_width": 4, "decoding.diverse_groups": 2, "decoding.exclude_history": True}
 

@@ -31,10 +31,10 @@ from bearray.evaluation.pruning import (
     to_table,
 )
 from bearray.evaluation.shards import write_shard
-from bearray.evaluation.trained import TrainedRun
 from bearray.pruning import COLUMNS, measure, summarize
 from bearray.runs import Storage
 from bearray.task import load_task
+from bearray.trained import TrainedRun
 from tests.training.workers import Job, run_job
 
 WINDOWS, WIDTHS = 7, (2, 20)

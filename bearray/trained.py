@@ -1,4 +1,4 @@
-"""Trained runs as they stand in storage: their settings, and the checkpoint that was best by validation."""
+"""Trained runs as they stand in storage: settings, the checkpoint that was best by validation, its model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
+import torch
+from torch import nn
+
+from bearray.backbones.load import load_model
+from bearray.backbones.lora import load_adapter, merge_for_inference
+from bearray.config import (
+    ModelConfig,
+    RunConfig,
+    config_hash,
+    differences,
+    from_dict,
+    override,
+    to_dict,
+)
 from bearray.data import Dataset, open_dataset
 from bearray.errors import DataError, MissingFileError, ResumeError
-from bearray.runs import Storage
-from bearray.training.trainer import CHECKPOINTS
+from bearray.runs import ADAPTER, CHECKPOINTS, Storage, fetch_folder
 
 CONFIG, RESULT = "config.json", "result.json"
 _NEVER_HOLDS_RUNS = (CHECKPOINTS, "optuna", "predictions", "report", "tune")
@@ -103,6 +115,31 @@ def relocated(run: TrainedRun, *, data_dir: str | None = None, base_model: str |
             f"run's config.json {run.data_hash[:12]}; give the data set it was trained on as --data-dir"
         )
     return config
+
+
+def load_trained(
+    config: ModelConfig, checkpoint: str | None, device: torch.device | str, *, merge: bool = True
+) -> nn.Module:
+    """The base model with a checkpoint's adapter, in evaluation mode.
+
+    Args:
+        config: `config.base` resolved.
+        checkpoint: folder of a training checkpoint, or None for the bare base model.
+        device: where the model goes.
+        merge: fold the adapter into float32 weights, which decodes faster; in bfloat16 the merge would round
+            the adapter away, so it is not done there.
+
+    Raises:
+        ModelError: a base model or adapter that cannot be used.
+        MissingFileError: no such checkpoint.
+    """
+    model: Any = load_model(config.base, dtype=config.dtype, device=device)
+    if checkpoint is not None:
+        with fetch_folder(checkpoint) as local:
+            model = load_adapter(model, local / ADAPTER)
+        if merge and model.dtype == torch.float32:
+            model = merge_for_inference(model)
+    return model.eval()  # type: ignore[no-any-return]
 
 
 def model_identity(config: RunConfig, checkpoint: str | None, dataset: Dataset) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pytest
 from bearray.config import RunConfig, override, to_dict
 from bearray.data import open_dataset
 from bearray.errors import BearrayError, DataError, MissingFileError, ResumeError
-from bearray.evaluation.trained import model_identity, open_run, relocated, trained_runs
 from bearray.runs import Storage
+from bearray.trained import model_identity, open_run, relocated, trained_runs
 
 
 def write_run(folder: Path, *, result: dict[str, Any] | None = None, data: str = "d", **about: Any) -> Path:
@@ -143,5 +143,5 @@ def test_a_model_is_the_same_wherever_it_lies(demo_dir: Path, monkeypatch: pytes
         tree = to_dict(value)
         return {**tree, "train": {**tree["train"], "new": 1}}
 
-    monkeypatch.setattr("bearray.evaluation.trained.to_dict", later)
+    monkeypatch.setattr("bearray.trained.to_dict", later)
     assert model_identity(config, "old/checkpoints/checkpoint_3", data) == identity
