@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,8 @@ class SearchConfig:
     """The search for lambda and xi: Optuna's TPE, by validation NDCG@10, with the sweep's first seed."""
 
     methods: tuple[str, ...] = ("bear",)
-    """Methods that are searched, where the sweep has them: of bear, beam_simulation, sdpo_bear."""
+    """Methods that are searched, where the sweep has them: bear, beam_simulation, sdpo_bear, or labels of
+    such."""
     trials: int = 20
     """Trials per base model and method."""
     lam: tuple[float, float] = (0.1, 5.0)
@@ -44,12 +46,6 @@ class SearchConfig:
     """Trials at a time (None: as many as the cluster has room for)."""
 
     def __post_init__(self) -> None:
-        unknown = [m for m in self.methods if m not in REGULARISED]
-        if unknown:
-            raise ConfigError(
-                f"search.methods has {', '.join(unknown)}; lambda and xi are settings of "
-                f"{', '.join(REGULARISED)} only"
-            )
         if self.trials < 1:
             raise ConfigError(f"search.trials is {self.trials}; it must be at least 1")
         if self.max_concurrent is not None and self.max_concurrent < 1:
@@ -76,7 +72,8 @@ class SweepConfig:
     """One or more presets, hub ids, folders, or local:tiny|small|medium."""
     methods: tuple[str, ...] = ("sft", "msl", "bear")
     """Objectives (`bearray objectives`); those of search.methods are searched, the others are trained once
-    for each base model and seed."""
+    for each base model and seed. LABEL=OBJECTIVE names a variant, whose settings method_settings gives:
+    hinge=bear."""
     seeds: tuple[int, ...] = ()
     """Seeds of initialisation, order, dropout and negatives; every method is trained and tested with each, a
     searched one with the settings that were best with the first seed (none: train.seed). Base model and
@@ -105,16 +102,46 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.base_model:
             raise ConfigError("base_model is empty; it must name at least one base model")
-        if len(set(self.methods)) != len(self.methods) or not self.methods:
-            raise ConfigError(f"methods is {self.methods}; it must list one or more methods, each once")
-        for method in self.methods:
-            make_objective(replace(self.run.objective, name=method))
+        if not self.methods:
+            raise ConfigError("methods is empty; it must list one or more objectives")
+        for objective in self.objectives.values():
+            make_objective(replace(self.run.objective, name=objective))
         if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; it must list numbers of at least 0, each once")
-        by_method = method_settings(self.method_settings, self.methods, self.run)
+        by_method = method_settings(self.method_settings, self.objectives, self.run)
+        for method in self.search.methods:
+            if self.objectives.get(method, method) not in REGULARISED:
+                raise ConfigError(
+                    f"search.methods has {method}; lambda and xi are settings of "
+                    f"{', '.join(REGULARISED)} only"
+                )
         for method in set(self.search.methods) & set(by_method):
             if set(AXES.values()) & set(by_method[method]):
                 raise ConfigError(f"method_settings gives {method} what search.methods searches: lam or xi")
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """The objective of each method, by the method's label, which is the objective's own name unless
+        another one is given.
+
+        Raises:
+            ConfigError: a label that is no plain word, or two methods of one label.
+        """
+        found: dict[str, str] = {}
+        for text in self.methods:
+            label, _, objective = text.rpartition("=")
+            label = label or objective
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", label):
+                raise ConfigError(
+                    f"methods has {text!r}; it must be OBJECTIVE or LABEL=OBJECTIVE, the label of small "
+                    "letters, digits and _"
+                )
+            if label in found:
+                raise ConfigError(
+                    f"methods has {label!r} twice; give one of them another label: LABEL={objective}"
+                )
+            found[label] = objective
+        return found
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -124,15 +151,15 @@ class SweepConfig:
     @property
     def searched(self) -> tuple[str, ...]:
         """The methods that are searched."""
-        return tuple(m for m in self.methods if m in self.search.methods)
+        return tuple(m for m in self.objectives if m in self.search.methods)
 
     def starts_from_sft(self, method: str) -> bool:
         """Whether a method's runs start from the SFT run's adapter."""
         return (
             self.start_from == "sft"
-            and "sft" in self.methods
-            and "reference" in OBJECTIVES[method].needs
-            and method not in _OWN_START
+            and "sft" in self.objectives
+            and "reference" in OBJECTIVES[self.objectives[method]].needs
+            and self.objectives[method] not in _OWN_START
         )
 
 

@@ -70,7 +70,7 @@ def departures(sweep: SweepConfig) -> list[str]:
         lines.append(
             f"search: {sweep.search.trials} trials of Optuna's TPE; the paper states no search budget"
         )
-    started = [m.upper() for m in sweep.methods if sweep.starts_from_sft(m)]
+    started = [m.upper() for m in sweep.objectives if sweep.starts_from_sft(m)]
     if started:
         lines.append(
             f"{', '.join(started)} start from the best checkpoint of the SFT run, which is also their frozen "

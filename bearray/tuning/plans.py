@@ -34,11 +34,11 @@ def plan_runs(sweep: SweepConfig, dataset: Dataset, base: str, resolved: str) ->
         ConfigError: a method is to start from an adapter that its own settings do not fit.
     """
     run = override(sweep.run, {"data.path": absolute(sweep.data_dir), "model.base": resolved})
-    own = method_settings(sweep.method_settings, sweep.methods, run)
+    own = method_settings(sweep.method_settings, sweep.objectives, run)
     plans: dict[Place, RunPlan] = {}
     for seed in sweep.all_seeds:
-        for method in sorted(sweep.methods, key=lambda m: m != "sft"):
-            config = _with_objective(run, method)
+        for method in sorted(sweep.objectives, key=lambda m: m != "sft"):
+            config = _with_objective(run, sweep.objectives[method])
             config = override(config, {**own.get(method, {}), "train.seed": seed})
             if config.train.init_adapter is None and sweep.starts_from_sft(method):
                 config = _after(plans[Place(base, "sft", seed)], config)
@@ -54,14 +54,16 @@ def plan_runs(sweep: SweepConfig, dataset: Dataset, base: str, resolved: str) ->
     return plans
 
 
-def _with_objective(run: RunConfig, method: str) -> RunConfig:
+def _with_objective(run: RunConfig, objective: str) -> RunConfig:
     """What only regularisers use goes back to its defaults for other methods, so that it does not make two
     runs of one."""
     fresh = ObjectiveConfig()
     unused = (
-        {} if method in REGULARISED else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
+        {}
+        if objective in REGULARISED
+        else {f"objective.{n}": getattr(fresh, n) for n in ("lam", "xi", "form")}
     )
-    return override(run, {**unused, "objective.name": method})
+    return override(run, {**unused, "objective.name": objective})
 
 
 def _after(first: RunPlan, config: RunConfig) -> RunConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bearray.config import RunConfig, override
@@ -14,14 +14,14 @@ NOT_BY_METHOD = ("data.path", "model.base", "objective.name", "train.seed")
 
 
 def method_settings(
-    texts: Sequence[str], methods: Sequence[str], run: RunConfig
+    texts: Sequence[str], methods: Mapping[str, str], run: RunConfig
 ) -> dict[str, dict[str, Any]]:
     """What each method's runs change, by dotted name.
 
     Args:
         texts: "METHOD:SETTING=VALUE", also with several methods, separated by commas. The value is JSON, or
             else a plain word: `sft:decoding.normalize=full`, `bear:model.lora_targets=["q_proj"]`.
-        methods: the sweep's methods.
+        methods: the objective of each of the sweep's methods.
         run: what every run starts from; the changes are tried on it.
 
     Raises:
@@ -48,7 +48,7 @@ def method_settings(
                 raise ConfigError(f"method_settings gives {method} {setting} twice")
             mine[setting] = _value(value)
             try:
-                override(run, {**mine, "objective.name": method})
+                override(run, {**mine, "objective.name": methods[method]})
             except ConfigError as error:
                 raise ConfigError(f"method_settings has {text!r}: {error}") from error
     return found

@@ -137,7 +137,7 @@ def _begin(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> None:
 
 def _own_runs(sweep: SweepConfig) -> list[RunConfig]:
     """The methods' settings as far as they can be known before the base model is there."""
-    own = method_settings(sweep.method_settings, sweep.methods, sweep.run)
+    own = method_settings(sweep.method_settings, sweep.objectives, sweep.run)
     return [override(sweep.run, changes) for changes in own.values()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bearray.config import override
 from bearray.data import open_dataset
 from bearray.errors import ConfigError
 from bearray.objectives import OBJECTIVES
-from bearray.tuning.config import SweepConfig
+from bearray.tuning.config import SearchConfig, SweepConfig
 from bearray.tuning.departures import departures
 from bearray.tuning.plans import Place, plan_runs
 from bearray.tuning.settings import method_settings
@@ -129,12 +130,36 @@ def test_what_only_regularisers_use_does_not_make_two_runs_of_one(plan: Plan) ->
 )
 def test_method_settings_that_cannot_work(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        method_settings([text], ("sft", "dpo"), SweepConfig().run)
+        method_settings([text], {"sft": "sft", "dpo": "dpo"}, SweepConfig().run)
+
+
+def test_a_variant_is_a_method_of_its_own(plan: Plan) -> None:
+    config = sweep(
+        methods=("sft", "bear", "hinge=bear", "other_dpo=dpo"),
+        method_settings=("hinge:objective.form=hinge", "hinge:objective.lam=2"),
+        seeds=(3,),
+    )
+    found = {place.method: run for place, run in plan(config).items()}
+    assert list(found) == ["sft", "bear", "hinge", "other_dpo"] and config.searched == ("bear",)
+    assert [found[m].config.objective.name for m in found] == ["sft", "bear", "bear", "dpo"]
+    assert (found["bear"].config.objective.form, found["hinge"].config.objective.form) == (
+        "equation",
+        "hinge",
+    )
+    assert found["hinge"].config.objective.lam == 2 and found["hinge"].method == "HINGE"
+    assert found["hinge"].run_id.startswith("hinge-")
+    assert found["other_dpo"].config.train.init_adapter == f"run:{found['sft'].run_id}"
+    searched = replace(config, search=SearchConfig(methods=("hinge",)), method_settings=())
+    assert searched.searched == ("hinge",)
 
 
 def test_a_method_setting_is_given_once() -> None:
     with pytest.raises(ConfigError, match=r"gives dpo train\.lr twice"):
-        method_settings(["dpo:train.lr=1e-4", "sft,dpo:train.lr=1e-5"], ("sft", "dpo"), SweepConfig().run)
+        method_settings(
+            ["dpo:train.lr=1e-4", "sft,dpo:train.lr=1e-5"],
+            {"sft": "sft", "dpo": "dpo"},
+            SweepConfig().run,
+        )
 
 
 @pytest.mark.parametrize(
@@ -142,6 +167,12 @@ def test_a_method_setting_is_given_once() -> None:
     [
         ({"seeds": (1, 1)}, "seeds is"),
         ({"seeds": (-1,)}, "seeds is"),
+        ({"methods": ()}, "methods is empty"),
+        ({"methods": ("sft", "sft")}, "'sft' twice"),
+        ({"methods": ("sft", "dpo=sft", "dpo")}, "'dpo' twice"),
+        ({"methods": ("My Label=sft",)}, "My Label=sft"),
+        ({"methods": ("x=nothing",)}, "unknown objective 'nothing'"),
+        ({"methods": ("plain=sft",), "search": SearchConfig(methods=("plain",))}, "has plain"),
         ({"method_settings": ("bear:objective.lam=1",)}, r"what search\.methods searches"),
     ],
 )
