@@ -18,7 +18,7 @@ from bearray.forward import hidden_states, use_tree_attention
 from bearray.objectives.beam_simulation import BeamSimulation
 from bearray.simulation import batch_thresholds, is_deterministic
 from bearray.step import TrainStep
-from bearray.training.loop import check_objective
+from bearray.training.checks import check_objective
 from bearray.trie import TokenTrie
 from tests.decoding.helpers import EOS, FAMILIES, PAD, random_catalogue, random_prompts, tiny_model
 

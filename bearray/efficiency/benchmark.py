@@ -21,7 +21,7 @@ from bearray.errors import ConfigError
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage, absolute
 from bearray.task import load_task, sampled_windows
-from bearray.training.loop import check_objective
+from bearray.training.checks import check_objective
 from bearray.training.start import check_init_adapter
 
 Say = Callable[[str], None]

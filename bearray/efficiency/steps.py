@@ -16,7 +16,8 @@ from bearray.forward import causal_lm
 from bearray.objectives import Round
 from bearray.task import Task
 from bearray.training.engine import trainable
-from bearray.training.loop import Loop, new_model
+from bearray.training.loop import Loop
+from bearray.training.start import new_model
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,12 @@ import torch
 import torch.distributed as dist
 from peft import PeftModel
 
-from bearray.backbones.load import load_model
-from bearray.backbones.lora import add_lora, start_from
 from bearray.backbones.reference import add_reference, reference_parameters, refresh_reference
 from bearray.batching import Answer, TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
-from bearray.errors import ConfigError, ResumeError
-from bearray.extras import PROVIDED, Extras, UserScores
-from bearray.forward import check_projection, use_tree_attention
-from bearray.negatives import OtherAnswers, check_negatives
+from bearray.errors import ResumeError
+from bearray.extras import Extras, UserScores
+from bearray.negatives import OtherAnswers
 from bearray.objectives import LossOutput, Objective, at_least, make_objective
 from bearray.recommend import DecoderInputs
 from bearray.step import TrainStep
@@ -34,7 +31,7 @@ from bearray.task import Task
 from bearray.training.checkpoint import load_answers, restore_checkpoint, save_checkpoint
 from bearray.training.divergence import DivergedError, What, examine, report_of
 from bearray.training.engine import make_engine
-from bearray.training.start import check_init_adapter, init_adapter
+from bearray.training.start import new_model
 from bearray.training.sums import StepSums, summed
 from bearray.training.timeline import Timeline, learning_rate
 from bearray.training.user_scores import SASRecScores
@@ -42,20 +39,6 @@ from bearray.training.validation import validate
 from bearray.training.windows import RoundWindows
 
 Log = Callable[[dict[str, Any]], None]
-
-
-def new_model(config: RunConfig, device: torch.device) -> PeftModel:
-    """The run's base model on `device` with its adapter: a new one, or that of `train.init_adapter`."""
-    train = config.train
-    dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
-    base = load_model(config.model.base, dtype=dtype, device=device)
-    check_projection(base, device)
-    use_tree_attention(base, device)
-    model = add_lora(base, config.model, seed=train.seed)
-    if train.init_adapter is not None:
-        with init_adapter(train.init_adapter) as folder:
-            start_from(model, folder, config.model)
-    return model
 
 
 class Loop:
@@ -379,23 +362,3 @@ class Loop:
                 users={int(row): int(user_ids[row]) for row in sorted(batch)},
             )
         )
-
-
-def check_objective(config: RunConfig, task: Task) -> None:
-    """Fail before anything is trained when an objective cannot work on this catalogue.
-
-    Raises:
-        ConfigError: what the objective lacks, by name, or what it cannot be combined with.
-    """
-    objective = make_objective(config.objective)
-    objective.check_needs(PROVIDED)
-    if "thresholds" in objective.needs and config.train.zero_stage == 3:
-        raise ConfigError(
-            f"objective {objective.name!r} searches while it trains, each worker its own number of passes, "
-            "and ZeRO stage 3 needs equal numbers; set train.zero_stage to 2 or less"
-        )
-    objective.schedule(config.train.epochs)
-    objective.bind(task.catalog.trie)
-    if objective.negatives is not None:
-        check_negatives(objective.negatives, config, task)
-    check_init_adapter(config)

@@ -1,4 +1,4 @@
-"""Where training starts: another run's adapter, from a folder or a URI."""
+"""Where training starts: the base model with a new adapter, or with another run's, from a folder or a URI."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bearray.backbones.lora import CONFIG_FILE, check_adapter
+import torch
+from peft import PeftModel
+
+from bearray.backbones.load import load_model
+from bearray.backbones.lora import CONFIG_FILE, add_lora, check_adapter, start_from
 from bearray.config import RunConfig
 from bearray.errors import ConfigError, MissingFileError, ModelError
+from bearray.forward import check_projection, use_tree_attention
 from bearray.runs import ADAPTER, fetch_folder
 
 
@@ -48,3 +53,17 @@ def check_init_adapter(config: RunConfig) -> None:
             check_adapter(folder, config.model)
         except ModelError as error:
             raise ConfigError(f"train.init_adapter: {error}") from error
+
+
+def new_model(config: RunConfig, device: torch.device) -> PeftModel:
+    """The run's base model on `device` with its adapter: a new one, or that of `train.init_adapter`."""
+    train = config.train
+    dtype = {"auto": config.model.dtype, "bf16": "bfloat16", "fp32": "float32"}[train.precision]
+    base = load_model(config.model.base, dtype=dtype, device=device)
+    check_projection(base, device)
+    use_tree_attention(base, device)
+    model = add_lora(base, config.model, seed=train.seed)
+    if train.init_adapter is not None:
+        with init_adapter(train.init_adapter) as folder:
+            start_from(model, folder, config.model)
+    return model

@@ -17,7 +17,7 @@ from bearray.report.anywhere import report_on
 from bearray.runs import Storage
 from bearray.task import Task, load_task
 from bearray.trained import open_run
-from bearray.training.loop import check_objective
+from bearray.training.checks import check_objective
 from bearray.training.trainer import check_resources
 from bearray.tuning.cluster import DRIVER_CPUS, connect
 from bearray.tuning.config import AXES, SweepConfig

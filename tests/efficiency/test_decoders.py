@@ -50,7 +50,7 @@ def test_passes_of_decoders(contenders: DecodingContenders) -> None:
 
 def test_a_trained_adapter_is_what_decodes(make_run: Any, micro_task: Any, tmp_path: Any) -> None:
     from bearray.backbones.lora import save_adapter
-    from bearray.training.loop import new_model
+    from bearray.training.start import new_model
 
     model = new_model(make_run(), CPU)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from bearray.errors import ConfigError
 from bearray.extras import training_counts
 from bearray.negatives import NearNegatives, OtherAnswers, check_negatives, title_embeddings
 from bearray.objectives import NegativeSpec
-from bearray.training.loop import check_objective
+from bearray.training.checks import check_objective
 
 ROWS = [5, 0, 11, 3]
 

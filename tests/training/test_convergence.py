@@ -26,7 +26,8 @@ from bearray.data.demo import make_demo
 from bearray.decoding.target import target_rank
 from bearray.objectives import OBJECTIVES, make_objective
 from bearray.task import Task, load_task
-from bearray.training.loop import Loop, new_model
+from bearray.training.loop import Loop
+from bearray.training.start import new_model
 from tests.conftest import MICRO_RUN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from bearray.objectives import LossOutput
-from bearray.training.loop import Loop, new_model
+from bearray.training.loop import Loop
+from bearray.training.start import new_model
 from tests.training.workers import Job, Outcome, run_job, run_jobs
 
 ZERO = {

@@ -16,7 +16,8 @@ from bearray.config import override
 from bearray.decoding import constrained_beam_search
 from bearray.errors import ConfigError, ResumeError
 from bearray.objectives import Draw
-from bearray.training.loop import Loop, check_objective
+from bearray.training.checks import check_objective
+from bearray.training.loop import Loop
 from tests.training.workers import Job, Outcome, run_job, run_jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -12,7 +12,8 @@ import torch
 from bearray.baselines import cache, load_or_train_sasrec
 from bearray.config import BaselineTrainConfig, SASRecConfig
 from bearray.recommend import DecoderInputs
-from bearray.training.loop import Loop, check_objective
+from bearray.training.checks import check_objective
+from bearray.training.loop import Loop
 from bearray.training.user_scores import SASRecScores
 
 PARTS: dict[str, Any] = {"rank": 0, "world": 1, "device": torch.device("cpu")}
