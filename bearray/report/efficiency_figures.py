@@ -60,9 +60,7 @@ def _scatter(points: Sequence[Point]) -> Callable[[Axes], None]:
                 fontsize=9,
                 color=colour,
             )
-        ax.set_xlim(left=0)
-        ax.margins(x=0.18, y=0.12)
-        ax.autoscale_view(scalex=False)
+        ax.margins(y=0.12)
         ax.set_xlim(0, 1.3 * max(p.epoch_seconds.high for p in points))
         ax.set_xlabel("seconds per epoch")
         ax.set_ylabel("NDCG@10")
