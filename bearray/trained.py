@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -139,7 +139,8 @@ def load_trained(
             model = load_adapter(model, local / ADAPTER)
         if merge and model.dtype == torch.float32:
             model = merge_for_inference(model)
-    return model.eval()  # type: ignore[no-any-return]
+    model.eval()
+    return cast(nn.Module, model)
 
 
 def model_identity(config: RunConfig, checkpoint: str | None, dataset: Dataset) -> dict[str, Any]:

@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "step",
         "extras",
         "negatives recommend pruning trained",
+        "serving",
         "training",
         "evaluation efficiency",
         "report",

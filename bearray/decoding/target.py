@@ -22,6 +22,7 @@ from bearray.decoding.bound import BranchAndBound, check_search, room_needed
 from bearray.decoding.drive import map_batches
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.scoring import Scorer
+from bearray.decoding.title_filter import TitleFilter
 from bearray.errors import DataError
 from bearray.trie import TokenTrie
 
@@ -90,6 +91,7 @@ def score_titles(
     *,
     beam_width: int = 10,
     normalize: Normalize = "trie",
+    allowed: TitleFilter | None = None,
     batch_size: int | None = None,
     eos_token_id: int | None = None,
 ) -> TitleScores:
@@ -103,6 +105,8 @@ def score_titles(
         titles: [U] index of each user's title in the trie's sequences.
         beam_width: B of `TitleScores.beta`.
         normalize: "trie" or "full", as in `constrained_beam_search`.
+        allowed: which titles each user may be given, the asked one among them; the others' tokens are then
+            not valid ones (but `TitleScores.valid` counts them). None: all.
         batch_size: users computed at a time; None: as many as memory holds.
         eos_token_id: the end of a title; None takes the model's own.
 
@@ -127,6 +131,7 @@ def score_titles(
         work,
         normalize=normalize,
         answer_tokens=trie.max_depth,
+        titles=allowed,
         batch_size=batch_size,
         eos_token_id=eos_token_id,
     )
@@ -263,7 +268,8 @@ def _score_paths(scorer: Scorer, tree: PrefixTree, last: Tensor, beam_width: int
             log_prob[u, s] = own
             rank[u, s] = (log_probs > own[:, None]).sum(1)
             best = log_probs.topk(min(beam_width, log_probs.shape[1]), dim=1).values
-            beta[u, s] = best.gather(1, valid[u, s][:, None].clamp(max=best.shape[1]) - 1)[:, 0]
+            living = (best > -torch.inf).sum(1, keepdim=True)  # fewer than `valid` where titles are denied
+            beta[u, s] = best.gather(1, (living - 1).clamp(min=0))[:, 0]
 
     root = users[asked[:, 0]]
     if len(root):
