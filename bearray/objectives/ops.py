@@ -15,7 +15,6 @@ from torch import Tensor
 
 from bearray.errors import ConfigError
 
-
 _WIDE, _CHUNKS = 16_384, 256
 """Columns from which on `largest` goes by chunks, and how many."""
 
