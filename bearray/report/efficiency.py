@@ -79,12 +79,12 @@ def parse(content: Mapping[str, Any], tables: Sequence[Table] = ()) -> Efficienc
     notes = [str(n) for n in content["notes"]]
     if content["finished"] is None:
         notes.append("The benchmark was interrupted; these are the rounds it has finished so far.")
-    for part, what in ((training, "rounds of training"), (decoding, "rounds of decoding")):
+    for part, what in ((training, "training"), (decoding, "decoding")):
         if part and 0 < len(part["rounds"]) < 6:
             n = len(part["rounds"])
             notes.append(
-                f"With {n} {what}, intervals are the range of all rounds and cover less than 95%"
-                f" ({100 * (1 - 0.5 ** (n - 1)) if n > 1 else 0:.0f}%)."
+                f"With {_count(n, 'round')} of {what}, intervals are the range of all rounds and cover "
+                f"less than 95% ({100 * (1 - 0.5 ** (n - 1)) if n > 1 else 0:.0f}%)."
             )
     return Efficiency(
         dataset=str(content["dataset"]),
@@ -106,10 +106,10 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
         data = settings["run"]["data"]["train_windows"]
         workers = training["workers"]
         facts.append(
-            f"Training: {len(training['rounds'])} rounds of {settings['steps']} optimiser steps of "
-            f"{training['batch_size']} windows on {workers} worker{'s' * (workers != 1)}, after "
-            f"{settings['warmup_steps']} steps of warm-up; an epoch is "
-            f"{max(training['steps_per_epoch'].values()):g} steps"
+            f"Training: {_count(len(training['rounds']), 'round')} of "
+            f"{_count(settings['steps'], 'optimiser step')} of {training['batch_size']} windows on "
+            f"{_count(workers, 'worker')}, after {_count(settings['warmup_steps'], 'step')} of warm-up; "
+            f"an epoch is {max(training['steps_per_epoch'].values()):g} steps"
             + (f" ({data:,} training windows)." if data else ".")
         )
         for label, kinds in training["kinds"].items():
@@ -120,7 +120,8 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
             )
     if decoding := content["decoding"]:
         facts.append(
-            f"Decoding: {len(decoding['rounds'])} rounds of {decoding['passes_size']} users each, "
+            f"Decoding: {_count(len(decoding['rounds']), 'round')} of "
+            f"{_count(decoding['passes_size'], 'user')} each, "
             f"{decoding['titles']:,} titles, one process."
         )
     for name in ("training", "decoding"):
@@ -141,9 +142,13 @@ def machine_words(machine: Mapping[str, Any]) -> str:
     """An NVIDIA H100 / 2 cores of an AMD EPYC, 1 thread, PyTorch 2.13.0."""
     versions = machine["versions"]
     cores, threads = machine["cores"], machine["threads"]
-    cpu = f"{cores} core{'s' * (cores != 1)} of {machine['cpu']}, {threads} thread{'s' * (threads != 1)}"
+    cpu = f"{_count(cores, 'core')} of {machine['cpu']}, {_count(threads, 'thread')}"
     gpu = f"one {machine['gpu']} a worker (CUDA {machine['cuda']}), " if machine["gpu"] else ""
     return f"{gpu}{cpu}, PyTorch {versions.get('torch', '?')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _load(part: Mapping[str, Any]) -> str:
