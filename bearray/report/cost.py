@@ -103,6 +103,7 @@ def cost_figure(name: str, where: str, costs: Sequence[Cost]) -> Figure:
         caption=f"Wall-clock seconds of one run of each method on {where}; the search is not in the bars.",
         alt=f"Bar chart of seconds for {where}: {told}.",
         panels=(_bars(costs),),
+        series=len(costs),
     )
 
 

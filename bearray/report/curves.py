@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bearray.report.figures import COLOURS, LINES, MARKERS, Figure, label_ends, nothing, plain
+from bearray.report.figures import Figure, colour_of, label_ends, line_of, marker_of, nothing, plain
 from bearray.report.records import Run
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def training_figure(name: str, where: str, runs: Sequence[Run], names: Mapping[s
             _over_steps(runs, names, "nll", "Answer NLL", "nats per answer token"),
             _over_epochs(runs, names),
         ),
+        series=len(runs),
     )
 
 
@@ -53,6 +54,7 @@ def violation_figure(name: str, where: str, runs: Sequence[Run], names: Mapping[
             _over_steps(runs, names, "violation", "Violations of (3.2)", "share of branching tokens"),
             _over_steps(runs, names, "margin", "Pruning margin", "nats"),
         ),
+        series=len(runs),
     )
 
 
@@ -99,13 +101,13 @@ def _lines(
         for i, (name, x, y) in enumerate(lines):
             if not len(x):
                 continue
-            colour = COLOURS[i % len(COLOURS)]
+            colour = colour_of(i)
             ax.plot(
                 x,
                 y,
                 color=colour,
-                linestyle=LINES[i % len(LINES)],
-                marker=MARKERS[i % len(MARKERS)],
+                linestyle=line_of(i),
+                marker=marker_of(i),
                 markevery=(i % every, every) if len(x) > every else 1,
                 label=plain(name),
             )

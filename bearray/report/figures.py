@@ -27,7 +27,9 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "--")
 PANEL = (4.5, 3.2)
-"""Width and height of a panel, in inches."""
+"""Width and height of a panel with at most `ROOM` series, in inches."""
+ROOM = 8
+"""Series that a panel of the usual height has room to name."""
 
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "bearray",
@@ -69,6 +71,23 @@ class Figure:
     caption: str
     alt: str
     panels: tuple[Callable[[Axes], None], ...]
+    series: int = ROOM
+    """How many names stand one above the other; panels of more than `ROOM` are higher."""
+
+
+def colour_of(i: int) -> str:
+    """The colour of the i-th series."""
+    return COLOURS[i % len(COLOURS)]
+
+
+def line_of(i: int) -> Any:
+    """Its line style; where colours come round again, the style is another one."""
+    return LINES[(i + i // len(COLOURS)) % len(LINES)]
+
+
+def marker_of(i: int) -> str:
+    """Its marker, in the same way."""
+    return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
 
 
 def plain(text: str) -> str:
@@ -95,7 +114,7 @@ def save(figure: Figure, folder: Path) -> None:
     """Write NAME.png and NAME.svg into `folder`, without dates."""
     folder.mkdir(parents=True, exist_ok=True)
     with _style():
-        drawn = _draw(figure.panels)
+        drawn = _draw(figure.panels, figure.series)
         drawn.savefig(folder / f"{figure.name}.png", metadata={"Software": None})
         drawn.savefig(folder / f"{figure.name}.svg", metadata={"Date": None, "Creator": "bearray"})
 
@@ -111,18 +130,19 @@ def inline(figure: Figure) -> list[str]:
     with _style():
         for i, panel in enumerate(figure.panels):
             buffer = io.StringIO()
-            drawn = _draw([panel])
+            drawn = _draw([panel], figure.series)
             drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
             svgs.append(_clean(buffer.getvalue(), f"{figure.name}-{i}-"))
     return svgs
 
 
-def _draw(panels: Sequence[Callable[[Axes], None]]) -> Canvas:
+def _draw(panels: Sequence[Callable[[Axes], None]], series: int) -> Canvas:
     from matplotlib.figure import Figure as Canvas
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06)
-    drawn = Canvas(figsize=(PANEL[0] * len(panels), PANEL[1]), layout=layout)
+    height = PANEL[1] * max(1.0, series / ROOM)
+    drawn = Canvas(figsize=(PANEL[0] * len(panels), height), layout=layout)
     for i, panel in enumerate(panels, 1):
         panel(drawn.add_subplot(1, len(panels), i))
     for _ in range(2):  # the layout settles at the second drawing, once the ticks are known
@@ -151,9 +171,10 @@ def _clean(svg: str, prefix: str) -> str:
     return re.sub(r">\s+<", "><", svg).strip()
 
 
-def spread(heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Label heights for the given values, kept inside [low, high] and apart, in the same order."""
-    gap = (high - low) * 0.075
+def spread(heights: Sequence[float], ax: Axes) -> list[float]:
+    """Label heights for the given values, kept inside the panel and apart, in the same order."""
+    low, high = ax.get_ylim()
+    gap = (high - low) * 0.075 * PANEL[1] / ax.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     placed: dict[int, float] = {}
     floor = low
@@ -169,7 +190,7 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     collide."""
     if not ends:
         return
-    heights = spread([e[1] for e in ends], *ax.get_ylim())
+    heights = spread([e[1] for e in ends], ax)
     right = max(e[0] for e in ends)
     left = ax.get_xlim()[0]
     longest = max(len(e[2]) for e in ends)

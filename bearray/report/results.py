@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bearray.report.cells import NORMALIZER_WORDS, POPULATION_WORDS, Part, Table
-from bearray.report.figures import COLOURS, MARKERS, Figure, short
+from bearray.report.figures import Figure, colour_of, marker_of, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ def results_figure(name: str, where: str, table: Table) -> Figure:
         ),
         alt=f"NDCG@10 with 95% intervals for {where}. {' '.join(told)}",
         panels=tuple(_panel(part) for part in table.parts),
+        series=max(len(part.rows) for part in table.parts),
     )
 
 
@@ -35,11 +36,11 @@ def _panel(part: Part) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         for i, row in enumerate(part.rows):
             cell, y = row.cells["ndcg@10"], len(part.rows) - 1 - i
-            colour = COLOURS[i % len(COLOURS)]
+            colour = colour_of(i)
             ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
             for end in (cell.low, cell.high):
                 ax.plot([end, end], [y - 0.09, y + 0.09], color=colour, linewidth=1.4)
-            ax.plot([cell.mean], [y], marker=MARKERS[i % len(MARKERS)], color=colour, markersize=7)
+            ax.plot([cell.mean], [y], marker=marker_of(i), color=colour, markersize=7)
             ax.annotate(
                 f"{cell.mean:.4f}",
                 xy=(cell.mean, y),

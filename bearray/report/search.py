@@ -138,6 +138,7 @@ def search_figure(name: str, search: Search, runs: Iterable[Run]) -> Figure | No
         ),
         alt=f"Scatter charts of the search for {search.method}. {told}",
         panels=tuple(panels),
+        series=len(others),
     )
 
 
@@ -186,7 +187,7 @@ def _against_ndcg(search: Search, axis: str, others: Sequence[tuple[str, float]]
         for i, (_, value) in enumerate(others):
             ax.axhline(value, color=MUTED, linestyle=LINES[1 + i % (len(LINES) - 1)], linewidth=1.2)
         ax.autoscale_view()
-        for (name, _), y in zip(others, spread([v for _, v in others], *ax.get_ylim()), strict=True):
+        for (name, _), y in zip(others, spread([v for _, v in others], ax), strict=True):
             ax.annotate(
                 short(name),
                 xy=(1, y),

@@ -14,6 +14,7 @@ from bearray.tuning.config import CPU, SMOKE, Scale, SweepConfig, scaled
 C = TypeVar("C", SweepConfig, EfficiencyConfig)
 
 Recipe = Callable[[], SweepConfig]
+Scaling = Callable[[C, Scale], C]
 
 
 def main(
@@ -21,6 +22,7 @@ def main(
     arguments: Sequence[str] | None = None,
     *,
     prepare: Callable[[SweepConfig], None] | None = None,
+    at_scale: Scaling[SweepConfig] | None = None,
 ) -> None:
     """Build the sweep from its recipe and the command line, and run it.
 
@@ -31,8 +33,10 @@ def main(
         recipe: the sweep's own settings.
         arguments: instead of the process's.
         prepare: called with the final settings before anything is checked, to make data that can be made.
+        at_scale: what --scale and --smoke do to the recipe, instead of `bearray.tuning.config.scaled`.
     """
-    sys.exit(run(recipe, sys.argv[1:] if arguments is None else arguments, prepare=prepare))
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(recipe, given, prepare=prepare, at_scale=at_scale))
 
 
 def run(
@@ -41,10 +45,11 @@ def run(
     *,
     prepare: Callable[[SweepConfig], None] | None = None,
     prog: str | None = None,
+    at_scale: Scaling[SweepConfig] | None = None,
 ) -> int:
     """`main` as a function: the exit code. `prog` is what --help calls the program."""
     try:
-        sweep = parse(recipe, arguments, prog=prog)
+        sweep = parse(recipe, arguments, prog=prog, at_scale=at_scale)
         if prepare is not None:
             prepare(sweep)
         from bearray.tuning.sweep import run_sweep  # ray only once the arguments are known to be right
@@ -59,7 +64,13 @@ def run(
     return 0
 
 
-def parse(recipe: Callable[[], C], arguments: Sequence[str], *, prog: str | None = None) -> C:
+def parse(
+    recipe: Callable[[], C],
+    arguments: Sequence[str],
+    *,
+    prog: str | None = None,
+    at_scale: Scaling[C] | None = None,
+) -> C:
     """The sweep (or benchmark) that a command line asks for.
 
     Raises:
@@ -74,7 +85,7 @@ def parse(recipe: Callable[[], C], arguments: Sequence[str], *, prog: str | None
     chosen, _ = early.parse_known_args(arguments)
     default = recipe()
     if chosen.smoke or chosen.scale is not None:
-        default = _at_scale(default, "smoke" if chosen.smoke else chosen.scale)
+        default = (at_scale or _at_scale)(default, "smoke" if chosen.smoke else chosen.scale)
     module = sys.modules.get(recipe.__module__)
     return tyro.cli(
         type(default),

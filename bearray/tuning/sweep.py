@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bearray.backbones import base_model_kind, resolve_base
-from bearray.config import RunConfig, config_hash, differences, override, to_dict
+from bearray.config import EvaluationConfig, RunConfig, config_hash, differences, override, to_dict
 from bearray.data import Dataset, open_dataset
 from bearray.data.summary import dataset_stats
 from bearray.errors import BearrayError, ConfigError, ResumeError
@@ -26,18 +26,16 @@ from bearray.tuning.loggers import make_callbacks
 from bearray.tuning.plans import Place, plan_runs
 from bearray.tuning.settings import method_settings
 from bearray.tuning.stages import train_all
-from bearray.tuning.trial import RESULT, RunPlan, run_needed
+from bearray.tuning.trial import FREE_TO_CHANGE, RESULT, RunPlan, run_needed
 from bearray.tuning.watch import say, watching
 
 SWEEP = "sweep.json"
-FREE_TO_CHANGE = (
-    "evaluation.actors",
-    "cpus_per_",
-    "search.max_concurrent",
-    "report",
-    "storage",
-    "max_failures",
-)
+MAY_CHANGE = {
+    *(f"sweep.run.{name}" for name in FREE_TO_CHANGE),
+    "sweep.search.max_concurrent",
+    "sweep.report",
+    "sweep.storage",
+}
 """Settings that a rerun may change, because no result depends on them."""
 
 
@@ -70,7 +68,7 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
     with watching(storage.child("runs")):
         trained = train_all(sweep, plans, storage, callbacks)
     for place, folder in trained.chosen.items():
-        _test(folder, place)
+        _test(folder, place, sweep.run.evaluation)
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
     report = report_on(storage.root) if sweep.report else storage.root
     if sweep.report:
@@ -116,7 +114,7 @@ def _check_unchanged(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> 
     changed = [
         line
         for line in differences({k: old[k] for k in new}, new)
-        if not any(name in line.partition(":")[0] for name in FREE_TO_CHANGE)
+        if line.partition(":")[0] not in MAY_CHANGE
     ]
     if changed:
         raise ResumeError(
@@ -161,8 +159,12 @@ def _check_plans(plans: Sequence[RunPlan]) -> None:
         check_objective(config, tasks[key])
 
 
-def _test(folder: Storage, place: Place) -> None:
-    """Decode the test split with a chosen run, once, and complete its result."""
+def _test(folder: Storage, place: Place, resources: EvaluationConfig) -> None:
+    """Decode the test split with a chosen run, once, and complete its result.
+
+    Args:
+        resources: its actors and their CPUs are used; all else is the run's own.
+    """
     result = folder.read_json(RESULT)
     name = folder.root.rpartition("/")[2]
     if "test" in result:
@@ -170,7 +172,8 @@ def _test(folder: Storage, place: Place) -> None:
         return
     say(f"{name}: chosen for {place.method.upper()} on {place.base} by validation; decoding the test split")
     run = open_run(folder)
-    config = run.config
+    actors = {f"evaluation.{name}": getattr(resources, name) for name in ("actors", "cpus_per_actor")}
+    config = override(run.config, actors)
     measured = evaluate_run(
         config,
         run.checkpoint,

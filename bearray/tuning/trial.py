@@ -18,6 +18,14 @@ RESULT = "result.json"
 
 Role = Literal["method", "trial"]
 
+FREE_TO_CHANGE = (
+    "evaluation.actors",
+    "evaluation.cpus_per_actor",
+    "train.cpus_per_worker",
+    "train.max_failures",
+)
+"""Settings of a run that may change while it is continued, because no result depends on them."""
+
 _RUN = "run:"
 
 
@@ -40,7 +48,8 @@ class RunPlan:
 
     @property
     def run_id(self) -> str:
-        return f"{self.method.lower()}-{config_hash(self.config)}"
+        """The method and a hash of all settings that a result depends on."""
+        return f"{self.method.lower()}-{config_hash(_identity(self.config))}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": to_dict(self.config)}
@@ -48,6 +57,13 @@ class RunPlan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunPlan:
         return cls(**{**values, "config": from_dict(RunConfig, values["config"])})
+
+
+def _identity(config: RunConfig) -> RunConfig:
+    """The settings with those that are free to change at their defaults."""
+    fresh = to_dict(RunConfig())
+    defaults = {name: fresh[name.partition(".")[0]][name.partition(".")[2]] for name in FREE_TO_CHANGE}
+    return override(config, defaults)
 
 
 def run_place(run_id: str) -> str:
@@ -91,7 +107,9 @@ def begin(plan: RunPlan, folder: Storage) -> None:
     settings = to_dict(plan.config)
     if folder.exists(CONFIG):
         old = folder.read_json(CONFIG)
-        changed = differences(old["run"], settings)
+        changed = [
+            line for line in differences(old["run"], settings) if line.partition(":")[0] not in FREE_TO_CHANGE
+        ]
         if old["data_hash"] != plan.data_hash:
             changed.append(
                 f"data: {old['data_hash'][:12]} -> {plan.data_hash[:12]} (the data set has changed)"

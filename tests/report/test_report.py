@@ -147,7 +147,9 @@ def test_markdown_table_marks_best_second_and_tests(report: Path) -> None:
     assert re.fullmatch(
         r"\| BEAR \| (\*\*0\.\d{4}\*\*\\\* \[0\.\d{4}, 0\.\d{4}\] \| ){5}200 \| 80 \|", lines[1]
     )
-    assert re.fullmatch(r"\| BEAR \| (0\.\d{4}\\\* \| ){4}200\.0 \| 100\.0 \| 90\.9 \|", lines[0])  # at a glance
+    assert re.fullmatch(
+        r"\| BEAR \| (0\.\d{4}\\\* \| ){4}200\.0 \| 100\.0 \| 90\.9 \|", lines[0]
+    )  # at a glance
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,18 @@ def test_a_finished_run_is_not_trained_again(
     assert execute(plan, folder) == done
 
 
+def test_a_run_goes_on_with_other_resources(
+    plan: RunPlan, make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = Storage(str(tmp_path / "run"))
+    begin(plan, folder)
+    changes = {"evaluation.actors": 2, "train.cpus_per_worker": 0.5, "train.max_failures": 0}
+    elsewhere = dataclasses.replace(plan, config=make_run(changes))
+    assert elsewhere.run_id == plan.run_id
+    begin(elsewhere, folder)
+    assert dataclasses.replace(plan, config=make_run({"train.num_workers": 2})).run_id != plan.run_id
+
+
 def test_a_run_starts_from_the_best_checkpoint_of_the_one_beside_it(
     plan: RunPlan, make_run: Callable[..., Any], tmp_path: Path
 ) -> None:

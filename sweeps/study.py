@@ -1,0 +1,64 @@
+"""All objectives on one data set, with several seeds: each chosen by validation, and tested once.
+
+    bearray data fetch office --out data/office
+    ray job submit -- python sweeps/study.py --storage s3://bucket/study-office
+    python sweeps/study.py --data-dir data/office --storage results/study-office --scale cpu
+
+Tested by beam search under both normalisers and by exact search. Preference objectives start from the SFT
+run's adapter. What beam search loses on each of these runs (PR@10) is a second command; then the report is
+written again:
+
+    bearray pruning results/study-office --windows 300 --widths 20
+    bearray report results/study-office
+"""
+
+from dataclasses import replace
+
+from bearray.config import override
+from bearray.objectives import OBJECTIVES
+from bearray.tuning.config import Scale, SearchConfig, SweepConfig, scaled
+from bearray.tuning.main import main
+
+PREFERENCE = "sdpo,sdpo_bear,dpo,dmpo,rosepo"
+
+CPU_METHODS = (f"{PREFERENCE},grpo,best_of_n:train.lr=4e-4", "grpo,best_of_n:objective.rollouts=10")
+"""After SFT a fifth of its rate; as many rollouts as the beam is wide."""
+
+
+def sweep() -> SweepConfig:
+    """The paper's settings: S-DPO and its kin with 64 windows a step, SPRec with a rate of 2e-5; GRPO and
+    best-of-N with MiniOneRec's rate and epochs."""
+    return SweepConfig(
+        data_dir="data/office",
+        storage="results/study-office",
+        methods=tuple(OBJECTIVES),
+        seeds=(42, 43, 44),
+        method_settings=(
+            f"{PREFERENCE}:train.batch_size=64",
+            "sprec:train.lr=2e-5",
+            "grpo,best_of_n:train.lr=1e-5",
+            "grpo,best_of_n:train.epochs=2",
+        ),
+        run=override(SweepConfig().run, {"evaluation.exact_test": True}),
+    )
+
+
+def at_scale(config: SweepConfig, scale: Scale) -> SweepConfig:
+    """cpu: half an hour or so on two cores for all of it. smoke: minutes, too few steps to learn anything."""
+    config = scaled(config, scale)
+    if scale == "paper":
+        return config
+    smoke = scale == "smoke"
+    sizes = {"data.train_windows": 1_000, "data.valid_windows": 300, "data.test_windows": 500}
+    changes = {"data.train_windows": 64} if smoke else sizes
+    return replace(
+        config,
+        seeds=(42,) if smoke else (42, 43),
+        search=SearchConfig(trials=2 if smoke else 4),
+        method_settings=CPU_METHODS,
+        run=override(config.run, {**changes, "train.epochs": 2, "train.cpus_per_worker": 0.9}),
+    )
+
+
+if __name__ == "__main__":
+    main(sweep, at_scale=at_scale)
