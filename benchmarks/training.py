@@ -290,8 +290,8 @@ def as_markdown(result: dict[str, Any]) -> str:
         f"which all prompts share the first {result['shared_start']}; micro-batches of "
         f'{result["micro_batch"]}; a Llama of shape "{result["shape"]}" with random weights and a '
         f"vocabulary of {result['vocabulary']:,}; LoRA of rank 8 on query and value, dropout {DROPOUT} "
-        f"unless said. {machine['device']}, {machine['threads']} thread(s), load average {machine['load']} at the "
-        f"end; median of {result['repeats']} turns, lowest and highest in brackets.",
+        f"unless said. {machine['device']}, {machine['threads']} thread(s), load average {machine['load']} "
+        f"at the end; median of {result['repeats']} turns, lowest and highest in brackets.",
         "",
         "| | tokens/s | against the released way | peak memory, MB | of the released way's | against SFT |",
         "|---|---:|---:|---:|---:|---:|",
