@@ -1,4 +1,4 @@
-"""What `ray job submit --working-dir .` packs, by Ray's own code: the project, nothing large, nothing secret."""
+"""What `ray job submit --working-dir .` packs, by Ray's own code: the project, nothing large or secret."""
 
 from __future__ import annotations
 

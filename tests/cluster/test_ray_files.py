@@ -1,5 +1,5 @@
-"""The files for `ray up`: valid by Ray's own schema after Ray's own defaults, and true of this project. No cloud
-is asked, no Ray is started."""
+"""The files for `ray up`: valid by Ray's own schema after Ray's own defaults, and true of this project. No
+cloud is asked, no Ray is started."""
 
 from __future__ import annotations
 

@@ -1,0 +1,179 @@
+"""benchmarks/scale.py: docs/scale.md is what it makes, and its arithmetic is the models' own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearray.config import DecodingConfig, EvaluationConfig, ModelConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks" / "scale.py"
+
+
+def _load() -> Any:
+    spec = importlib.util.spec_from_file_location("scale", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scale"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+scale = _load()
+MEASURED = scale.load()
+
+
+def test_the_page_is_what_the_script_makes() -> None:
+    page = scale.PAGE.read_text(encoding="utf-8")
+    wanted = scale.filled(page, scale.tables(MEASURED))
+    assert page == wanted, "docs/scale.md is out of date: run python benchmarks/scale.py"
+
+
+def test_a_changed_page_is_noticed(tmp_path: Path) -> None:
+    for name in ("benchmarks/scale.py", "docs/scale.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
+
+    def run(*options: str) -> int:
+        command = [sys.executable, str(tmp_path / "benchmarks" / "scale.py"), *options]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    page = tmp_path / "docs" / "scale.md"
+    assert run("--check") == 0
+    page.write_text(page.read_text(encoding="utf-8").replace("days", "weeks"), encoding="utf-8")
+    assert run("--check") == 1
+    assert run() == 0 and run("--check") == 0
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", ["drop", "rename"])
+def test_a_table_without_a_place_is_an_error(change: str) -> None:
+    page = scale.PAGE.read_text(encoding="utf-8")
+    wrong = page.replace("<!-- table: trie -->", "" if change == "drop" else "<!-- table: tries -->")
+    with pytest.raises(ValueError, match="tables"):
+        scale.filled(wrong, scale.tables(MEASURED))
+
+
+def test_new_measurements_change_the_tables(tmp_path: Path) -> None:
+    """Which of them shows where the numbers come from."""
+    folder = tmp_path / "results"
+    shutil.copytree(ROOT / "benchmarks" / "results", folder)
+    before = scale.tables(MEASURED, folder)
+    file = folder / "decoding-cpu.json"
+    decoding = json.loads(file.read_text(encoding="utf-8"))
+    decoding["times_the_prefill"]["full"] *= 2
+    file.write_text(json.dumps(decoding), encoding="utf-8")
+    after = scale.tables(scale.load(folder), folder)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"measured", "flops", "evaluation"}
+
+
+def llama(model: Any, **changes: Any) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        hidden_size=model.hidden,
+        intermediate_size=model.intermediate,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        vocab_size=model.vocabulary,
+        tie_word_embeddings=model.tied,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("model", scale.MODELS, ids=lambda model: model.name)
+def test_weights_are_those_of_transformers(model: Any) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    with torch.device("meta"):
+        built = LlamaForCausalLM(llama(model))
+    sizes = {name: p.numel() for name, p in built.named_parameters()}
+    norms = sum(size for name, size in sizes.items() if "norm" in name)
+    assert sum(sizes.values()) - norms == model.weights
+    layers = sum(size for name, size in sizes.items() if ".layers." in name and "norm" not in name)
+    assert layers == model.body
+
+
+def test_the_adapter_and_the_work_of_a_pass_are_those_counted_on_a_small_model() -> None:
+    """LoRA's weights as PEFT makes them; FLOPs as PyTorch counts them, without causal savings."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import LlamaForCausalLM
+
+    small = scale.Model("small", 64, 96, 2, 4, 2, 16, 128, True)
+    model = LlamaForCausalLM(llama(small, attn_implementation="eager"))
+    ids = torch.zeros((1, 24), dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    assert counter.get_total_flops() == small.forward(24, 24) + small.head(24)
+    adapted = get_peft_model(
+        model, LoraConfig(r=scale.LORA_RANK, target_modules=list(ModelConfig().lora_targets))
+    )
+    assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == small.adapter
+
+
+def test_defaults_are_the_projects() -> None:
+    assert (TrainConfig().batch_size, TrainConfig().micro_batch_size) == (scale.BATCH, scale.MICRO_BATCH)
+    assert ModelConfig().lora_r == scale.LORA_RANK
+    assert (EvaluationConfig().shard_size, DecodingConfig().beam_width) == (scale.SHARD, scale.BEAMS)
+
+
+MODEL = scale.MODELS[0]
+
+
+def test_an_epoch_by_hand() -> None:
+    """1,000 windows in batches of 100 on four cards: 10 steps of 25 windows each."""
+    step = 25 * scale.training_flops(MODEL, MEASURED) / (scale.H100.peak * 0.40)
+    gradients = 2 * 4 * MODEL.adapter / 10e9
+    seconds = scale.epoch_seconds(MODEL, MEASURED, 4, windows=1_000, batch=100)
+    assert seconds == pytest.approx(10 * (step + gradients + 0.05), rel=1e-12)
+    alone = scale.epoch_seconds(MODEL, MEASURED, 1, windows=1_000, batch=100)
+    assert alone == pytest.approx(10 * (4 * step + 0.05), rel=1e-12)
+
+
+def test_an_evaluation_by_hand() -> None:
+    user = MEASURED.ratio["full"] * MODEL.forward(MEASURED.prompt_tokens, MEASURED.prompt_tokens / 2)
+    seconds = scale.evaluation_seconds(MODEL, MEASURED, 8, users=5_000, normalize="full")
+    assert seconds == pytest.approx(60 + 3 * 256 * user / (scale.H100.peak * 0.25), rel=1e-12)
+
+
+def test_gpus_beyond_the_shards_do_not_help() -> None:
+    def seconds(gpus: int) -> float:
+        return float(scale.evaluation_seconds(MODEL, MEASURED, gpus, users=5_000, normalize="trie"))
+
+    assert seconds(1) > seconds(8) > seconds(20) == seconds(64)
+
+
+def test_the_start_of_the_prompts_is_computed_once_a_micro_batch() -> None:
+    m = replace(MEASURED, prompt_tokens=100.0, shared_tokens=40.0, title_tokens=9.0)
+    assert m.window_tokens(1) == 110 and m.window_tokens(4) == 80
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (4.4, "4 s"),
+        (119, "119 s"),
+        (150, "2.5 min"),
+        (3_600, "60 min"),
+        (7_200, "2.0 h"),
+        (864_000, "10 days"),
+    ],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert scale.duration(seconds) == text
