@@ -2,7 +2,12 @@
 
     bearray data fetch office --out data/office
     ray job submit -- python sweeps/study.py --storage s3://bucket/study-office
-    python sweeps/study.py --data-dir data/office --storage results/study-office --scale cpu
+
+Small, on two cores, with a stand-in that has been trained for longer than the usual one (which hits nothing on
+Office at this size):
+
+    bearray base-model build --data-dir data/office --steps 1500 --out results/base-office
+    python sweeps/study.py --scale cpu --base-model results/base-office
 
 Tested by beam search under both normalisers and by exact search. Preference objectives start from the SFT
 run's adapter. What beam search loses on each of these runs (PR@10) is a second command; then the report is
@@ -21,8 +26,13 @@ from bearray.tuning.main import main
 
 PREFERENCE = "sdpo,sdpo_bear,dpo,dmpo,rosepo"
 
-CPU_METHODS = (f"{PREFERENCE},grpo,best_of_n:train.lr=4e-4", "grpo,best_of_n:objective.rollouts=10")
-"""After SFT a fifth of its rate; as many rollouts as the beam is wide."""
+AFTER_SFT = f"{PREFERENCE},grpo,best_of_n"
+CPU_METHODS = (
+    f"{AFTER_SFT}:train.lr=4e-4",
+    f"{AFTER_SFT}:train.epochs=1",
+    "grpo,best_of_n:objective.rollouts=8",
+)
+"""After SFT a fifth of its rate and a third of its epochs; half of the published rollouts."""
 
 
 def sweep() -> SweepConfig:
@@ -49,14 +59,16 @@ def at_scale(config: SweepConfig, scale: Scale) -> SweepConfig:
     if scale == "paper":
         return config
     smoke = scale == "smoke"
-    sizes = {"data.train_windows": 1_000, "data.valid_windows": 300, "data.test_windows": 500}
+    sizes = {"data.train_windows": 1_000, "data.valid_windows": 300, "data.test_windows": 400}
     changes = {"data.train_windows": 64} if smoke else sizes
     return replace(
         config,
         seeds=(42,) if smoke else (42, 43),
-        search=SearchConfig(trials=2 if smoke else 4),
+        search=SearchConfig(trials=2 if smoke else 3),
         method_settings=CPU_METHODS,
-        run=override(config.run, {**changes, "train.epochs": 2, "train.cpus_per_worker": 0.9}),
+        run=override(
+            config.run, {**changes, "train.epochs": 2 if smoke else 3, "train.cpus_per_worker": 0.9}
+        ),
     )
 
 
