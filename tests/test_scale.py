@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import shutil
 import subprocess
@@ -19,17 +19,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks" / "scale.py"
 
 
-def _load() -> Any:
-    spec = importlib.util.spec_from_file_location("scale", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scale"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def _load(name: str) -> Any:
+    """A script of benchmarks/, which is no package: its folder is on the path while it is imported."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
 
 
-scale = _load()
-MEASURED = scale.load()
+scale, costs = _load("scale"), _load("scale_costs")
+MEASURED = costs.load()
 
 
 def test_the_page_is_what_the_script_makes() -> None:
@@ -39,7 +39,7 @@ def test_the_page_is_what_the_script_makes() -> None:
 
 
 def test_a_changed_page_is_noticed(tmp_path: Path) -> None:
-    for name in ("benchmarks/scale.py", "docs/scale.md"):
+    for name in ("benchmarks/scale.py", "benchmarks/scale_costs.py", "docs/scale.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
@@ -73,7 +73,7 @@ def test_new_measurements_change_the_tables(tmp_path: Path) -> None:
     decoding = json.loads(file.read_text(encoding="utf-8"))
     decoding["times_the_prefill"]["full"] *= 2
     file.write_text(json.dumps(decoding), encoding="utf-8")
-    after = scale.tables(scale.load(folder), folder)
+    after = scale.tables(costs.load(folder), folder)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"measured", "flops", "evaluation"}
 
@@ -94,7 +94,7 @@ def llama(model: Any, **changes: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("model", scale.MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", costs.MODELS, ids=lambda model: model.name)
 def test_weights_are_those_of_transformers(model: Any) -> None:
     import torch
     from transformers import LlamaForCausalLM
@@ -115,46 +115,46 @@ def test_the_adapter_and_the_work_of_a_pass_are_those_counted_on_a_small_model()
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import LlamaForCausalLM
 
-    small = scale.Model("small", 64, 96, 2, 4, 2, 16, 128, True)
+    small = costs.Model("small", 64, 96, 2, 4, 2, 16, 128, True)
     model = LlamaForCausalLM(llama(small, attn_implementation="eager"))
     ids = torch.zeros((1, 24), dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(ids)
     assert counter.get_total_flops() == small.forward(24, 24) + small.head(24)
     adapted = get_peft_model(
-        model, LoraConfig(r=scale.LORA_RANK, target_modules=list(ModelConfig().lora_targets))
+        model, LoraConfig(r=costs.LORA_RANK, target_modules=list(ModelConfig().lora_targets))
     )
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == small.adapter
 
 
 def test_defaults_are_the_projects() -> None:
-    assert (TrainConfig().batch_size, TrainConfig().micro_batch_size) == (scale.BATCH, scale.MICRO_BATCH)
-    assert ModelConfig().lora_r == scale.LORA_RANK
-    assert (EvaluationConfig().shard_size, DecodingConfig().beam_width) == (scale.SHARD, scale.BEAMS)
+    assert (TrainConfig().batch_size, TrainConfig().micro_batch_size) == (costs.BATCH, costs.MICRO_BATCH)
+    assert ModelConfig().lora_r == costs.LORA_RANK
+    assert (EvaluationConfig().shard_size, DecodingConfig().beam_width) == (costs.SHARD, costs.BEAMS)
 
 
-MODEL = scale.MODELS[0]
+MODEL = costs.MODELS[0]
 
 
 def test_an_epoch_by_hand() -> None:
     """1,000 windows in batches of 100 on four cards: 10 steps of 25 windows each."""
-    step = 25 * scale.training_flops(MODEL, MEASURED) / (scale.H100.peak * 0.40)
+    step = 25 * costs.training_flops(MODEL, MEASURED) / (costs.H100.peak * 0.40)
     gradients = 2 * 4 * MODEL.adapter / 10e9
-    seconds = scale.epoch_seconds(MODEL, MEASURED, 4, windows=1_000, batch=100)
+    seconds = costs.epoch_seconds(MODEL, MEASURED, 4, windows=1_000, batch=100)
     assert seconds == pytest.approx(10 * (step + gradients + 0.05), rel=1e-12)
-    alone = scale.epoch_seconds(MODEL, MEASURED, 1, windows=1_000, batch=100)
+    alone = costs.epoch_seconds(MODEL, MEASURED, 1, windows=1_000, batch=100)
     assert alone == pytest.approx(10 * (4 * step + 0.05), rel=1e-12)
 
 
 def test_an_evaluation_by_hand() -> None:
     user = MEASURED.ratio["full"] * MODEL.forward(MEASURED.prompt_tokens, MEASURED.prompt_tokens / 2)
-    seconds = scale.evaluation_seconds(MODEL, MEASURED, 8, users=5_000, normalize="full")
-    assert seconds == pytest.approx(60 + 3 * 256 * user / (scale.H100.peak * 0.25), rel=1e-12)
+    seconds = costs.evaluation_seconds(MODEL, MEASURED, 8, users=5_000, normalize="full")
+    assert seconds == pytest.approx(60 + 3 * 256 * user / (costs.H100.peak * 0.25), rel=1e-12)
 
 
 def test_gpus_beyond_the_shards_do_not_help() -> None:
     def seconds(gpus: int) -> float:
-        return float(scale.evaluation_seconds(MODEL, MEASURED, gpus, users=5_000, normalize="trie"))
+        return float(costs.evaluation_seconds(MODEL, MEASURED, gpus, users=5_000, normalize="trie"))
 
     assert seconds(1) > seconds(8) > seconds(20) == seconds(64)
 
