@@ -3,8 +3,8 @@
     bearray data fetch office --out data/office
     ray job submit -- python sweeps/study.py --storage s3://bucket/study-office
 
-Small, on two cores, with a stand-in that has been trained for longer than the usual one (which hits nothing on
-Office at this size):
+Small, on two cores, with a stand-in that has been trained for longer than the usual one, which hits nothing
+on Office at this size:
 
     bearray base-model build --data-dir data/office --steps 1500 --out results/base-office
     python sweeps/study.py --scale cpu --base-model results/base-office
