@@ -30,30 +30,63 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bearray.commands.bench:objectives",
         "time objectives and decoders in interleaved rounds",
     ),
+    "recommend": (
+        "bearray.commands.recommend:recommend",
+        "what a trained model recommends, with scores, pruning margins and proof",
+    ),
+    "export": ("bearray.commands.export:export", "one folder to serve or give away, with a model card"),
+    "serve": ("bearray.commands.serve:serve", "the same recommendations over HTTP"),
+    "doctor": ("bearray.commands.doctor:doctor", "check this machine, and say how to mend what is wrong"),
     "objectives": ("bearray.commands.listing:objectives", "the losses there are, and what each needs"),
     "decoders": ("bearray.commands.listing:decoders", "the decoders there are, and what each needs"),
 }
 """Command -> (module:function, one line of help). A function is imported when it is called."""
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Begin": ("doctor", "data", "base-model"),
+    "Train and test": ("sweep", "baseline", "bench"),
+    "Look at results": ("report", "pruning"),
+    "Use a trained model": ("recommend", "export", "serve"),
+    "Look up": ("objectives", "decoders"),
+}
+"""Heading -> first words of the commands under it, in the order in which a newcomer meets them."""
+
 
 def usage() -> str:
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"  bearray {name:<{width}}{about}" for name, (_, about) in COMMANDS.items()]
+    lines = []
+    for heading, names in _sections().items():
+        lines += ["", f"{heading}:"]
+        lines += [f"  bearray {name:<{width}}{COMMANDS[name][1]}" for name in names]
     return "\n".join(
         [
             "usage: bearray COMMAND [OPTIONS]",
             "",
-            "Beam-search-aware fine-tuning of LLM recommenders on Ray.",
-            "",
+            "Fine-tune LLM recommenders so that beam search keeps the right titles, on a laptop or a Ray",
+            "cluster; search, test, compare and use them. New here? Begin with bearray doctor.",
             *lines,
             "",
             "bearray COMMAND --help explains a command; bearray --version prints the version.",
+            "Exit codes: 0 done; 1 doctor found what would stop a run; 2 a mistake, and the message says how",
+            "to mend it; 130 interrupted.",
         ]
     )
 
 
+def _sections() -> dict[str, list[str]]:
+    """Heading -> commands; those that no heading names come last."""
+    found = {
+        heading: [name for word in words for name in COMMANDS if name.split()[0] == word]
+        for heading, words in SECTIONS.items()
+    }
+    placed = {name for names in found.values() for name in names}
+    rest = [name for name in COMMANDS if name not in placed]
+    return {**found, "More": rest} if rest else found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `bearray` command; exits with 2 and one message for what a user can mend."""
+    """Entry point of the `bearray` command; exits with 2 and one message for what a user can mend, else with
+    what the command returns."""
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -96,5 +129,5 @@ def _call(name: str, arguments: list[str]) -> int:
         return int(target(arguments))
     import tyro
 
-    tyro.cli(target, prog=f"bearray {name}", args=arguments)
-    return 0
+    code = tyro.cli(target, prog=f"bearray {name}", args=arguments)
+    return code if isinstance(code, int) else 0

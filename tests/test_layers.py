@@ -18,7 +18,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config stats title_order array_files ragged tree_attention",
+        "plain",
+        "run_shapes",
+        "config stats title_order trie_checks array_files ragged tree_attention",
         "data metrics runs trie provenance quiet",
         "catalog",
         "backbones catalog_cache objectives decoding baselines",
@@ -29,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "negatives recommend pruning trained",
         "serving",
         "training",
-        "evaluation efficiency",
+        "evaluation efficiency server doctor",
         "report",
         "tuning",
         "commands",

@@ -41,6 +41,9 @@ class Beams:
     """[U, B] their nodes."""
     pruned: Tensor
     """[U] best log-probability of anything dropped so far."""
+    rival: Tensor
+    """[U] log-probability of the best prefix dropped at the last step (a bound on it where fewer than B + 1
+    of the 2B candidates were prefixes), -inf where none was."""
     depth: Tensor
     """[U] tokens in each prefix."""
     open: Tensor
@@ -79,6 +82,7 @@ class Beams:
             final_score=torch.full(shape, -torch.inf, device=device),
             final_node=zeros(),
             pruned=torch.full((users,), -torch.inf, device=device),
+            rival=torch.full((users,), -torch.inf, device=device),
             depth=count.clone(),
             open=torch.ones(users, dtype=torch.bool, device=device),
             expanded=count + 1,
@@ -123,6 +127,7 @@ class Beams:
         best, place = running.topk(width + 1, dim=1)
         # Anything not even listed scores at most the last one listed (which is -inf unless the list is full).
         self.pruned = torch.stack([self.pruned, dropped, best[:, width], score[:, -1]]).amax(0)
+        self.rival = torch.maximum(best[:, width], score[:, -1])
         place = place[:, :width]
         self._follow(beam.gather(1, place), keep_next=self.forced.shape[2] > 0)
         self.score = best[:, :width].contiguous()

@@ -1,11 +1,11 @@
-"""How far a title's prefixes were above the bar of the beam that found it: an observer of
-`guided_beam_search`.
+"""How narrowly a title made it through beam search: an observer of `guided_beam_search`.
 
-The bar of step t is what objective (3.1) of BEAR (arXiv 2601.22925) calls b^B: the log-probability of the
-B-th best prefix, which every prefix of t tokens must reach to stay. A title's margin is the smallest
-distance, over its steps, of its own prefix from that bar. 0 means that at some step its prefix was the last one kept; a
-negative margin says by how much the beam dropped it. `bearray pruning` measures the same distance where it is
-negative (`cut_gap`).
+At each step beam search cuts: the B best prefixes go on, the others are dropped. A title's margin is the
+smallest distance, over its steps, of its own prefix from the best prefix that was dropped beside it, in nats:
+what its least certain prefix could have lost and still have stayed. 0 means that the two were equal, inf that
+nothing was ever dropped. The bar b^B of objective (3.1) of BEAR (arXiv 2601.22925), the worst prefix that
+stayed, is the other edge of the same cut; how far a title that was dropped lay below it is `cut_gap` of
+`bearray pruning`.
 
 Axis letters: U users, B beams, K titles a user, S depths (tokens of the longest title, and the end).
 """
@@ -30,7 +30,10 @@ class MarginTrace:
     """
 
     bar: Tensor
-    """[U, S] float32: bar of the prefixes of 1, 2, ... tokens; -inf where nothing could be dropped."""
+    """[U, S] float32: log-probability below which prefixes of 1, 2, ... tokens were dropped; -inf where
+    nothing could be."""
+    rival: Tensor
+    """[U, S] float32: log-probability of the best prefix that was; -inf where none was."""
     end_bar: Tensor
     """[U, S] float32: what a title that ended there had to reach to be stored."""
     pruned: Tensor
@@ -40,6 +43,7 @@ class MarginTrace:
         self._trie = trie.to(device)
         shape = (users, trie.max_depth + 1)
         self.bar = torch.full(shape, -torch.inf, device=device)
+        self.rival = torch.full(shape, -torch.inf, device=device)
         self.end_bar = torch.full(shape, -torch.inf, device=device)
         self.pruned = torch.full((users,), -torch.inf, device=device)
         self._node = torch.zeros((*shape, beam_width), dtype=torch.long, device=device)
@@ -50,6 +54,7 @@ class MarginTrace:
         """As `Observer.advanced`."""
         step = beams.depth - 1
         self.bar[users, step], self.end_bar[users, step] = bar, end_bar
+        self.rival[users, step] = beams.rival
         self._node[users, step], self._score[users, step] = beams.node, beams.score
         self._depth[users], self.pruned[users] = beams.depth, beams.pruned
 
@@ -61,7 +66,7 @@ class MarginTrace:
 
         Returns:
             (margin [U, K] float32 on the CPU: smallest distance in nats over the prefixes that were kept; inf
-            where nothing could have been dropped, or where there is no title. cut [U, K] long: the step,
+            where nothing was dropped beside them, or where there is no title. cut [U, K] long: the step,
             from 1 on, at which the title's prefix was dropped, 0 if it never was while the search ran.)
 
         Raises:
@@ -82,7 +87,7 @@ class MarginTrace:
         here = self._score[row, : path.shape[1]]
         here = here.masked_fill(self._node[row, : path.shape[1]] != path[..., None], -torch.inf)
         score = here.amax(-1)
-        distance = (score - self.bar[row, : path.shape[1]]).masked_fill(~searched, torch.inf)
+        distance = (score - self.rival[row, : path.shape[1]]).masked_fill(~searched, torch.inf)
         lost = searched & (score == -torch.inf)
         margin[user, place] = distance.masked_fill(lost, torch.inf).amin(1).cpu()
         first = torch.where(lost, depth, path.shape[1] + 1).amin(1)

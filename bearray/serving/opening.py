@@ -29,6 +29,8 @@ EXPORT = "bearray.json"
 ITEMS = "items.parquet"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Number types of an export's weights, which are opened as they are."""
+_NAMED = 6
+"""Runs that a message names."""
 FORMAT = 1
 """Of `EXPORT`; a number that this version does not know is refused."""
 
@@ -93,8 +95,9 @@ def find(place: str) -> Storage:
         return folder
     if not folder.exists():
         raise MissingFileError(f"{place} does not exist; give a run folder or an export")
-    runs = folder.child("runs").names()
-    hint = f"; it looks like a sweep's storage, whose runs are {place.rstrip('/')}/runs/..." if runs else ""
+    runs = [f"runs/{name}" for name in folder.child("runs").names()]
+    named = ", ".join(runs[:_NAMED]) + (", ..." if len(runs) > _NAMED else "")
+    hint = f"; it looks like a sweep's storage, which holds {named}" if runs else ""
     raise MissingFileError(f"{place} is no run folder (no {CONFIG}) and no export (no {EXPORT}){hint}")
 
 

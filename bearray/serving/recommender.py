@@ -36,9 +36,9 @@ class Recommendation:
     """Log-probability of the title given the history (with a length penalty: divided by tokens **
     penalty)."""
     margin: float
-    """How far, in nats, its weakest prefix was above the bar of the beam (`bearray.decoding.margins`): 0, the
-    last prefix kept at some step; negative, beam search drops it and only exact search finds it; inf, nothing
-    could have been dropped."""
+    """How narrowly it got through beam search, in nats (`bearray.decoding.margins`): by how much its least
+    certain prefix was more probable than the best one dropped beside it; inf, nothing was dropped. Negative:
+    beam search drops it, by so much, and only exact search finds it."""
 
 
 @dataclass(frozen=True)

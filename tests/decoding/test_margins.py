@@ -20,7 +20,8 @@ MODELS = [tiny_model(seed) for seed in range(20, 23)]
 
 
 def naive_margins(step, titles, width):
-    """Of every title: (smallest distance from the bar while it was in the beam, step at which it left)."""
+    """Of every title: (smallest distance from the best prefix dropped beside it while it was in the beam,
+    step at which it left)."""
     live, stored, depth = [(0.0, [], dict_trie(titles))], [], 0
     margin, cut = [math.inf] * len(titles), [0] * len(titles)
     while True:
@@ -34,17 +35,18 @@ def naive_margins(step, titles, width):
             key=lambda c: -c[0],
         )
         listed = candidates[: 2 * width]
-        live = [c for c in listed if c[1][-1] != EOS][:width]
+        running = [c for c in listed if c[1][-1] != EOS]
+        live = running[:width]
         stored += [score for score, prefix, _ in listed[:width] if prefix[-1] == EOS]
         stored = sorted(stored, reverse=True)[:width]
         last_listed = listed[-1][0] if len(listed) == 2 * width else -math.inf
-        bar = max(last_listed, live[-1][0] if len(live) == width else -math.inf)
+        rival = running[width][0] if len(running) > width else last_listed
         for i, title in enumerate(titles):
             if cut[i] or depth > len(title):
                 continue
             own = [score for score, prefix, _ in live if prefix == title[:depth]]
             if own:
-                margin[i] = min(margin[i], own[0] - bar)
+                margin[i] = min(margin[i], own[0] - rival)
             else:
                 cut[i] = depth
         if not live or (len(stored) == width and live[0][0] <= stored[-1]):
@@ -81,7 +83,7 @@ def test_equals_the_procedure(seed, size, lengths, width, normalize, batch_size)
         assert margin[user].tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 
 
-def test_what_was_found_was_never_below_the_bar_and_a_wider_beam_leaves_more_room():
+def test_what_was_found_was_never_below_what_was_dropped_and_a_wider_beam_leaves_more_room():
     titles = random_catalogue(5, 150)
     trie = TokenTrie.from_sequences(titles)
     ids, mask = random_prompts(5, [12] * 20)

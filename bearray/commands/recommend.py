@@ -1,0 +1,188 @@
+"""`bearray recommend --run RUN --history "title; title"`: what a trained model recommends."""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from bearray.errors import BearrayError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bearray.serving import RecommendedList, Recommender
+    from bearray.serving.histories import Asked
+    from bearray.serving.titles import History
+
+_CHUNK = 64
+"""Histories decoded before the first of them is shown."""
+
+
+def recommend(
+    *,
+    run: str,
+    history: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    histories: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    item_ids: bool = False,
+    k: int | None = None,
+    normalize: Literal["trie", "full"] | None = None,
+    exclude_history: bool = False,
+    exact: bool = False,
+    node_budget: int | None = None,
+    unknown_titles: bool = False,
+    json: bool = False,
+    data_dir: str | None = None,
+    base_model: str | None = None,
+) -> None:
+    """Show what a trained model recommends after a history, with scores, pruning margins and a proof.
+
+    score: log-probability of the title. margin: how narrowly the title got through beam search: by how many
+    nats its least certain prefix was more probable than the best one that was dropped beside it; negative
+    (with --exact): beam search drops the title, by so much. A list is proven when all that beam search
+    dropped was less probable than its last title, so that no title of the catalogue is missing; --exact
+    searches until that is so.
+
+    Args:
+        run: Run folder, or an export (bearray export).
+        history: Titles, oldest first, separated by semicolons; give it again for another history.
+        histories: CSV with a column history (and perhaps user), or JSON lines with the same fields.
+        item_ids: Histories hold item ids instead of titles.
+        k: Titles to show (default: the run's beam width).
+        normalize: Softmax over valid next tokens or the vocabulary (default: the run's own).
+        exclude_history: Leave out titles of the history.
+        exact: Search the whole catalogue by branch and bound.
+        node_budget: With --exact: prefixes to score for one history at most (default: until proven).
+        unknown_titles: Allow titles that the catalogue does not hold; the prompt is text.
+        json: Print a JSON object for each history, on a line of its own.
+        data_dir: Folder of the run's data set, if it was moved.
+        base_model: Folder of the run's base model, if it was moved.
+    """
+    from bearray.quiet import quiet_libraries
+    from bearray.serving.histories import Asked, read_histories
+
+    if node_budget is not None and not exact:
+        raise ConfigError("--node-budget limits exact search; give --exact, too")
+    asked = [Asked(text) for text in history]
+    if histories is not None:
+        asked += read_histories(histories)
+    if not asked:
+        raise ConfigError('no history is given; give --history "first title; second title", or --histories')
+    quiet_libraries()
+    from bearray.serving import open_recommender
+
+    recommender = open_recommender(run, data_dir=data_dir, base_model=base_model)
+    known = [_known(recommender, one, item_ids, unknown_titles) for one in asked]
+    if not json:
+        _print_model(recommender, normalize, exact)
+    with _progress(len(known)) as done:
+        for start in range(0, len(known), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            found = recommender.recommend_known(
+                known[chunk],
+                k=k,
+                normalize=normalize,
+                exclude_history=exclude_history or None,
+                exact=exact or None,
+                node_budget=node_budget,
+            )
+            for one, row in zip(asked[chunk], found, strict=True):
+                _print_json(one, row) if json else _print_table(one, row, len(recommender.catalog))
+            done(min(start + _CHUNK, len(known)))
+
+
+def _known(recommender: Recommender, asked: Asked, item_ids: bool, unknown_titles: bool) -> History:
+    """Raises DataError with the place of the history, where there are many."""
+    index, history = recommender.titles, asked.history
+    try:
+        if item_ids:
+            titles = index.of_items(_numbers(history))
+        else:
+            titles = index.split(history) if isinstance(history, str) else history
+            if not all(isinstance(title, str) for title in titles):
+                raise DataError("a history must be a list of titles; for item ids, give --item-ids")
+        return index.history(titles, allow_unknown=unknown_titles)
+    except BearrayError as error:
+        if not item_ids and "not in the catalogue" in str(error):
+            error = DataError(f"{error}; --unknown-titles asks the model all the same")
+        raise DataError(f"{asked.where}: {error}") from error
+
+
+def _numbers(history: str | list[Any]) -> list[int]:
+    parts = [part for part in history.split(";") if part.strip()] if isinstance(history, str) else history
+    try:
+        return [int(part) for part in parts]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the history {history!r} must hold item ids, such as '12; 7'") from error
+
+
+def _print_model(recommender: Recommender, normalize: str | None, exact: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    about, own = recommender.about, recommender.decoding
+    how = "exact search" if exact or own.method == "exact" else f"beam search, {own.beam_width} beams"
+    over = "valid tokens" if (normalize or own.normalize) == "trie" else "the vocabulary"
+    line = (
+        f"{about['method']} on {about['dataset']}, {about['base_model']}: {about['titles']:,} titles; "
+        f"{how}, softmax over {over}"
+    )
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(Text(line))
+    for note in about.get("notes", ()):
+        console.print(Text(f"note: {note}"))
+
+
+def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    after = "; ".join(found.history)
+    console.print()
+    console.print(Text(f"{f'{asked.user}, after' if asked.user else 'after'}: {after}"), soft_wrap=True)
+    if found.unknown:
+        console.print(Text(f"not in the catalogue: {'; '.join(found.unknown)}"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for name in ("#", "title", "item", "score", "margin"):
+        table.add_column(name, justify="left" if name == "title" else "right")
+    for place, item in enumerate(found.items, 1):
+        more = f" +{len(item.item_ids) - 1}" if len(item.item_ids) > 1 else ""
+        margin = "inf" if math.isinf(item.margin) else f"{item.margin:.3f}"
+        cells = (str(place), item.title, f"{item.item_ids[0]}{more}", f"{item.score:.4f}", margin)
+        table.add_row(*map(Text, cells))
+    # A log has no width, and titles are not to be broken over lines there.
+    (console if console.is_terminal else Console(width=160, highlight=False)).print(table)
+    if found.proven:
+        verdict = f"proven: the best {len(found.items)} of all {titles:,} titles"
+    else:
+        verdict = "not proven: a title that the search dropped may be better (--exact finds out)"
+    console.print(Text(verdict))
+
+
+def _print_json(asked: Asked, found: RecommendedList) -> None:
+    from bearray.serving.recommender import plain
+
+    user = {"user": asked.user} if asked.user is not None else {}
+    print(json_format.dumps(user | plain(found), ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where somebody looks at it and there is something to wait for."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if total <= _CHUNK or not console.is_terminal:
+        yield lambda done: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("histories", total=total)
+        yield lambda done: bar.update(task, completed=done)
