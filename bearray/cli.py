@@ -127,7 +127,7 @@ def _call(name: str, arguments: list[str]) -> int:
     target: Callable[..., Any] = getattr(importlib.import_module(module), function)
     if name in ("sweep", "bench objectives"):  # build their own command lines, shared with sweeps/*.py
         return int(target(arguments))
-    import tyro
+    from bearray.commands.explain import call
 
-    code = tyro.cli(target, prog=f"bearray {name}", args=arguments)
+    code = call(target, f"bearray {name}", arguments)
     return code if isinstance(code, int) else 0
