@@ -52,11 +52,14 @@ def _plainer(function: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
     shorter = tyro.conf.arg(help_behavior_hint=_hint)
+    annotated: Any = Annotated  # made of values here, which a type checker takes for types
+    no_none: Any = tyro.conf.DisallowNone
+    no_pair: Any = tyro.conf.FlagCreatePairsOff
     for name, parameter in signature.parameters.items():
         if parameter.default is None:  # --k INT, not --k {None}|INT
-            hints[name] = tyro.conf.DisallowNone[Annotated[hints[name], shorter]]
+            hints[name] = no_none[annotated[hints[name], shorter]]
         elif parameter.default is False:  # --json, not --json, --no-json
-            hints[name] = tyro.conf.FlagCreatePairsOff[Annotated[hints[name], shorter]]
+            hints[name] = no_pair[annotated[hints[name], shorter]]
     same.__annotations__, same.__doc__ = hints, function.__doc__
     # Not by functools.wraps, which would lead tyro to the annotations as they were.
     same.__signature__ = signature.replace(  # type: ignore[attr-defined]
