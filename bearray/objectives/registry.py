@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from bearray.config import ObjectiveConfig
 from bearray.errors import ConfigError
@@ -42,6 +42,35 @@ def make_objective(config: ObjectiveConfig) -> Objective:
     if config.name not in OBJECTIVES:
         raise ConfigError(f"unknown objective {config.name!r}; known: {', '.join(sorted(OBJECTIVES))}")
     return OBJECTIVES[config.name].from_config(config)
+
+
+def fields_used(config: ObjectiveConfig) -> frozenset[str]:
+    """The fields of `config` that its objective, or what the step provides for it, depends on.
+
+    Raises:
+        ConfigError: as `make_objective`.
+    """
+    make_objective(config)
+    reader = _Reader(config)
+    objective = OBJECTIVES[config.name].from_config(cast(ObjectiveConfig, reader))
+    used = {"name", *reader.read}
+    if "reference" in objective.needs:
+        used.add("reference")
+    if objective.negatives is not None and objective.negatives.kind == "near":
+        used.add("near_to")
+    return frozenset(used)
+
+
+class _Reader:
+    """A config that remembers which of its fields were read."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self.config, name)
 
 
 def list_objectives() -> list[dict[str, Any]]:

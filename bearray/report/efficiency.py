@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bearray.config import ObjectiveConfig, to_dict
+from bearray.config import ObjectiveConfig, from_dict, to_dict
 from bearray.efficiency.results import FILE, FOLDER, read
 from bearray.efficiency.statistics import Interval, Row, decoding_rows, training_rows
 from bearray.errors import DataError
+from bearray.objectives.registry import fields_used
 from bearray.report.cells import Table
 from bearray.report.headline import primary
 from bearray.runs import Storage
 
 METRIC = "ndcg@10"
-_SAME_TIME = ("lam", "xi", "tau", "mix", "beta", "smoothing")
+_SAME_TIME = (
+    "lam", "xi", "tau", "mix", "contrast", "beta", "smoothing", "kl_weight", "theta", "prior_weight",
+)  # fmt: skip
 """Numbers of an objective that do not change what is computed, so a run with others is the same in cost."""
 
 
@@ -207,7 +210,9 @@ def _timed(objective: Mapping[str, Any], contenders: Mapping[str, Mapping[str, A
     default = to_dict(ObjectiveConfig())
 
     def what(settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in {**default, **settings}.items() if k not in _SAME_TIME}
+        full = {name: settings.get(name, value) for name, value in default.items()}
+        used = fields_used(from_dict(ObjectiveConfig, full)) - set(_SAME_TIME)
+        return {name: full[name] for name in used}
 
     own = what(objective)
     return next((label for label, c in contenders.items() if what(c) == own), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from bearray.objectives import (
     msl_loss,
     sft_loss,
 )
+from bearray.objectives.registry import fields_used
 from bearray.trie import TokenTrie
 
 from . import reference
@@ -131,6 +133,17 @@ def test_weight_is_known_before_the_forward_pass(config: ObjectiveConfig) -> Non
             objective.weight_of(20, branching)
     else:
         assert objective(tokens).weight.item() == objective.weight_of(20, branching)
+
+
+def test_the_fields_that_an_objective_depends_on() -> None:
+    def used(**settings: Any) -> set[str]:
+        return set(fields_used(ObjectiveConfig(**settings)))
+
+    assert used(name="sft") == {"name", "beam_width"}
+    assert {"lam", "xi", "form", "vocabulary", "tau"} <= used(name="bear")
+    assert "rollouts" not in used(name="bear") and "rollouts" in used(name="grpo")
+    assert {"reference", "negatives"} <= used(name="sdpo") and "near_to" not in used(name="sdpo")
+    assert "near_to" in used(name="dpo", negative_kind="near") and "negatives" not in used(name="dpo")
 
 
 @every_objective
