@@ -13,6 +13,9 @@ from bearray.report.figures import COLOURS, INK, MARKERS, Figure, short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_LABELLED = 8
+"""Points up to which each has its name beside it; more of them have a legend."""
+
 
 def efficiency_figures(found: Efficiency) -> list[Figure]:
     """Quality against cost where the storage has runs, then the ratios of what was timed."""
@@ -46,12 +49,25 @@ def _quality(found: Efficiency) -> Figure:
 
 
 def _scatter(points: Sequence[Point]) -> Callable[[Axes], None]:
+    from matplotlib.ticker import NullFormatter
+
+    crowded = len(points) > _LABELLED
+
     def draw(ax: Axes) -> None:
         for i, p in enumerate(points):
             colour, x = COLOURS[i % len(COLOURS)], p.epoch_seconds
             ax.plot([x.low, x.high], [p.ndcg, p.ndcg], color=colour, linewidth=1.2)
             ax.plot([x.value, x.value], [p.low, p.high], color=colour, linewidth=1.2)
-            ax.plot([x.value], [p.ndcg], marker=MARKERS[i % len(MARKERS)], color=colour, markersize=7)
+            ax.plot(
+                [x.value],
+                [p.ndcg],
+                marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+                color=colour,
+                markersize=7,
+                label=p.label,
+            )
+            if crowded:
+                continue
             ax.annotate(
                 short(p.label),
                 xy=(x.value, p.ndcg),
@@ -60,8 +76,17 @@ def _scatter(points: Sequence[Point]) -> Callable[[Axes], None]:
                 fontsize=9,
                 color=colour,
             )
+        if crowded:
+            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, frameon=False, borderaxespad=0)
         ax.margins(y=0.12)
-        ax.set_xlim(0, 1.3 * max(p.epoch_seconds.high for p in points))
+        times = [p.epoch_seconds for p in points]
+        if crowded:  # costs lie orders of magnitude apart
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.set_xlim(0.8 * min(t.low for t in times), 1.25 * max(t.high for t in times))
+        else:
+            ax.set_xlim(0, 1.3 * max(t.high for t in times))
         ax.set_xlabel("seconds per epoch")
         ax.set_ylabel("NDCG@10")
         ax.set_title("Quality against cost of training")
