@@ -2,15 +2,21 @@
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python3.14)
 VENV := .venv
 BIN := $(VENV)/bin
+CHROMES := chromium chromium-browser chromium-headless-shell google-chrome google-chrome-stable
+CHROMIUM := $(or $(BEARRAY_CHROMIUM),$(shell for b in $(CHROMES); do command -v $$b && break; done))
+INPUTS ?= 10000
+SEED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart smoke check test clean
+.PHONY: help setup quickstart smoke check audit test fuzz clean
 
 help:
 	@echo "make quickstart  the whole pipeline on the demo catalogue (minutes, no GPU, no data to download)"
 	@echo "make test        lint, types and all tests"
-	@echo "make check       lint and types only"
+	@echo "make check       lint, types and the dependency audit only"
+	@echo "make fuzz        10,000 damaged files for every reader (INPUTS=..., SEED=...)"
+	@echo "make audit       known vulnerabilities of the pinned versions; needs pypi.org"
 	@echo "make smoke       the shortest sweep that passes through every part"
 	@echo "make setup       only create .venv with the pinned versions"
 	@echo "make clean       remove .venv and caches (never results)"
@@ -50,10 +56,18 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
+
+audit: setup
+	$(BIN)/python .ci/audit.py --required
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray'
+	@test -n "$(CHROMIUM)" || echo "no Chromium on this machine: the tests in a browser are NOT run (see CONTRIBUTING.md)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray$(if $(CHROMIUM),, and not browser)'
 	$(BIN)/python -m pytest -m ray  # one Ray at a time: its clean-up of stopped runs fails beside another cluster
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from bearray.errors import DataError, MissingFileError, StorageError
+from bearray.plain import parse_json
 
 _BLOCK = 1 << 20
 
@@ -100,12 +101,12 @@ def read_arrays(
         raise
     except OSError as error:
         raise StorageError(f"cannot read {target}: {error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise DataError(f"{target} is damaged or not a file of a {kind}: {error}") from error
 
 
 def _header(path: Path, metadata: dict[str, str], kind: str, version: int) -> dict[str, object]:
-    header = json.loads(metadata.get("bearray", "{}"))
+    header = parse_json(metadata.get("bearray", "{}"))
     if not isinstance(header, dict) or header.get("kind") != kind:
         found = header.get("kind") if isinstance(header, dict) else header
         raise DataError(f"{path} is not a file of a {kind}: its header says {found!r}")
@@ -119,7 +120,7 @@ def _header(path: Path, metadata: dict[str, str], kind: str, version: int) -> di
 
 def _numbers(header: dict[str, object], name: str) -> dict[str, int]:
     numbers = header.get(name)
-    if not isinstance(numbers, dict) or not all(isinstance(n, int) for n in numbers.values()):
+    if not isinstance(numbers, dict) or not all(type(n) is int for n in numbers.values()):
         raise ValueError(f"{name} in its header is {numbers!r} where numbers by name must stand")
     return numbers
 

@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.fs as pafs
 
 from bearray.errors import DataError, MissingFileError, StorageError
+from bearray.plain import parse_json
+from bearray.run_shapes import check_file
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
@@ -41,6 +43,17 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts])
 
 
+def inside(name: str) -> str:
+    """The name of a file or folder below a storage, checked: it may come from a file or a listing of others.
+
+    Raises:
+        StorageError: it would lead out of the storage.
+    """
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
+        raise StorageError(f"{name!r} is no name below a storage folder: it may not lead out of it")
+    return name
+
+
 @dataclass(frozen=True)
 class Storage:
     """A folder on any file system, addressed by relative names."""
@@ -51,7 +64,7 @@ class Storage:
         object.__setattr__(self, "root", absolute(self.root))
 
     def _open(self, name: str) -> tuple[pafs.FileSystem, str]:
-        path = join(self.root, name) if name else self.root
+        path = join(self.root, inside(name)) if name else self.root
         if "://" not in path:
             return pafs.LocalFileSystem(), path
         try:
@@ -61,7 +74,12 @@ class Storage:
         return fs, inner
 
     def child(self, *parts: str) -> Storage:
-        return Storage(join(self.root, *parts))
+        """A folder below this one.
+
+        Raises:
+            StorageError: a part leads out of it.
+        """
+        return Storage(join(self.root, *map(inside, parts)))
 
     def exists(self, name: str = "") -> bool:
         fs, path = self._open(name)
@@ -83,6 +101,8 @@ class Storage:
     def read_bytes(self, name: str) -> bytes:
         fs, path = self._open(name)
         try:
+            if fs.get_file_info(path).type == pafs.FileType.Unknown:  # a pipe: opening it would wait for ever
+                raise StorageError(f"{join(self.root, name)} is not a file")
             with fs.open_input_stream(path) as stream:
                 data: bytes = stream.read()
                 return data
@@ -119,11 +139,19 @@ class Storage:
         elif info.type == pafs.FileType.File:
             fs.delete_file(path)
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON object; of the files in `bearray.run_shapes`, one of their shape.
+
+        Raises:
+            MissingFileError: there is no such file.
+            DataError: it is damaged; the message names file, entry and value.
+        """
+        where = join(self.root, name)
         try:
-            return json.loads(self.read_bytes(name))
+            value = parse_json(self.read_bytes(name))
         except ValueError as error:  # no JSON, or no UTF-8
-            raise DataError(f"{join(self.root, name)} is not valid JSON: {error}") from error
+            raise DataError(f"{where} is not valid JSON: {error}") from error
+        return check_file(value, name.rpartition("/")[2], where)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
@@ -135,11 +163,14 @@ class Storage:
         rows = []
         for number, line in enumerate(self.read_bytes(name).splitlines(), 1):
             try:
-                rows.append(json.loads(line))
+                row = parse_json(line)
             except ValueError as error:
                 raise DataError(
                     f"{join(self.root, name)}, line {number}, is not valid JSON: {error}"
                 ) from error
+            if not isinstance(row, dict):
+                raise DataError(f"{join(self.root, name)}, line {number}, is not a JSON object")
+            rows.append(row)
         return rows
 
     def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
@@ -166,6 +197,7 @@ def fetch_folder(path: str, *, without: Collection[str] = ()) -> Iterator[Path]:
 
     Raises:
         MissingFileError: there is no such folder.
+        StorageError: it holds a name that would lead out of the copy.
     """
     storage = Storage(path)
     if not storage.exists():
@@ -176,7 +208,7 @@ def fetch_folder(path: str, *, without: Collection[str] = ()) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as parent:
         local = Path(parent) / storage.root.rstrip("/").rpartition("/")[2]  # reports are titled by it
         for name in storage.files(without=without):
-            target = local / name
+            target = local / inside(name)  # an object store lists whatever name was put there
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(storage.read_bytes(name))
         yield local

@@ -173,7 +173,12 @@ def _checkpoint(folder: Storage, recorded: str | None) -> str:
     """Where a checkpoint is: within its run folder, wherever that was moved to, else where it was written."""
     if not recorded:
         raise MissingFileError(f"{folder.root}/{RESULT} names no checkpoint: the run cannot be decoded")
-    inside = folder.child(CHECKPOINTS, recorded.rstrip("/").rpartition("/")[2])
+    name = recorded.rstrip("/").rpartition("/")[2]
+    if name in ("", ".", ".."):
+        raise DataError(
+            f"{folder.root}/{RESULT}: checkpoint is {recorded!r}; it must be a checkpoint's folder"
+        )
+    inside = folder.child(CHECKPOINTS, name)
     for place in (inside, Storage(recorded)):
         if place.exists():
             return place.root

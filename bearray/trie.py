@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from bearray.array_files import read_arrays, require_int32, write_arrays
 from bearray.errors import DataError
 from bearray.ragged import TokenLists
 from bearray.title_order import TitleOrder, title_order
+from bearray.trie_checks import trie_fault
 
 _ARRAYS = ("child_start", "child_token", "terminal", "parent", "depth", "forced_end")
 _KIND, _VERSION = "token trie", 1
@@ -172,10 +174,16 @@ class TokenTrie:
 
         Raises:
             MissingFileError: there is no such file.
-            DataError: it is no trie, of another version, cut short or damaged; the message names it.
+            DataError: it is no trie, of another version, cut short or damaged, or its numbers lead nowhere;
+                the message names it.
             StorageError: it cannot be read.
         """
-        return cls.from_arrays(*read_arrays(path, kind=_KIND, version=_VERSION), path).to(device)
+        trie = cls.from_arrays(*read_arrays(path, kind=_KIND, version=_VERSION), path)
+        # A copy is checked and dropped, since what the check touches of the mapping would stay in memory.
+        fault = trie_fault(load_file(path), num_sequences=trie.num_sequences, max_depth=trie.max_depth)
+        if fault:
+            raise DataError(f"{path} is damaged: {fault}")
+        return trie.to(device)
 
     def __len__(self) -> int:
         return self.parent.shape[0]

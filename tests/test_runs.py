@@ -64,22 +64,22 @@ def test_a_reader_never_sees_half_a_file(storage: Storage):
     """One process replaces a file over and over while this one reads it."""
     import multiprocessing
 
-    storage.write_json("state.json", [0] * 20_000)
+    storage.write_json("state.json", {"all": [0] * 20_000})
     writer = multiprocessing.get_context("fork").Process(target=_rewrite, args=(storage.root, 40))
     writer.start()
     seen = set()
     while writer.is_alive():
-        values = storage.read_json("state.json")
+        values = storage.read_json("state.json")["all"]
         assert len(values) == 20_000 and len(set(values)) == 1
         seen.add(values[0])
     writer.join()
-    assert writer.exitcode == 0 and storage.read_json("state.json")[0] == 39
+    assert writer.exitcode == 0 and storage.read_json("state.json")["all"][0] == 39
     assert len(seen) > 1
 
 
 def _rewrite(root: str, times: int) -> None:
     for number in range(times):
-        Storage(root).write_json("state.json", [number] * 20_000)
+        Storage(root).write_json("state.json", {"all": [number] * 20_000})
 
 
 @pytest.mark.parametrize("name", ["run", ""])
@@ -130,17 +130,17 @@ def test_missing_and_damaged_files_are_named(storage: Storage):
 @pytest.mark.parametrize("folder", ["run", "with space", "p%20c", "ü", "a#b?c"])
 def test_uris_and_paths_are_the_same_place(tmp_path: Path, folder: str):
     local = Storage(str(tmp_path / folder))
-    local.write_json("result.json", 1)
-    assert (tmp_path / folder / "result.json").read_text() == "1\n"
-    assert local.names() == ["result.json"] and local.read_json("result.json") == 1
+    local.write_json("result.json", {})
+    assert (tmp_path / folder / "result.json").read_text() == "{}\n"
+    assert local.names() == ["result.json"] and local.read_json("result.json") == {}
 
 
 def test_a_file_uri_is_a_local_folder(tmp_path: Path):
     uri = Storage(f"file://{tmp_path}/run")
     uri.check_writable()
-    uri.write_json("deep/result.json", 1)
-    assert (tmp_path / "run" / "deep" / "result.json").read_text() == "1\n"
-    assert uri.names() == ["deep"] and uri.child("deep").read_json("result.json") == 1
+    uri.write_json("deep/result.json", {})
+    assert (tmp_path / "run" / "deep" / "result.json").read_text() == "{}\n"
+    assert uri.names() == ["deep"] and uri.child("deep").read_json("result.json") == {}
     with fetch_folder(uri.child("deep").root) as folder:
         assert sorted(os.listdir(folder)) == ["result.json"]
 

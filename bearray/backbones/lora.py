@@ -7,7 +7,6 @@ starts at 0, so a new adapter changes nothing.
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from bearray.backbones.reference import REFERENCE, TRAINED
 from bearray.config import ModelConfig
 from bearray.errors import ModelError
+from bearray.plain import Number, check_shape, parse_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -86,19 +86,24 @@ def load_adapter(
     from safetensors.torch import load_file
 
     source = Path(folder)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (source / name).is_file():
-            raise ModelError(f"adapter folder {source} has no {name}")
+    written = _read_config(source)
     try:
-        settings = LoraConfig.from_pretrained(str(source))
         saved = load_file(source / WEIGHTS_FILE)
+        settings = LoraConfig.from_pretrained(str(source))
     except Exception as error:
         raise ModelError(f"adapter folder {source} cannot be read: {error}") from error
+    sizes = {size for tensor in saved.values() for size in tensor.shape}
+    if written["r"] not in sizes:  # before memory is taken for a rank that may be anything
+        raise ModelError(f"adapter {source / WEIGHTS_FILE} has no tensor of rank {written['r']}")
+    settings.init_lora_weights = True  # replaced at once; other ways change the base or read more files
     if isinstance(model, PeftModel):
         wrapped = model
     else:
-        _check_targets(model, tuple(sorted(settings.target_modules or ())))
-        wrapped = _wrap(model, settings, seed=0)
+        _check_targets(model, tuple(sorted(written["target_modules"])))
+        try:
+            wrapped = _wrap(model, settings, seed=0)
+        except Exception as error:  # PEFT finds out only here that a setting is of a wrong type
+            raise ModelError(f"adapter folder {source} has settings that do not work: {error!r}") from error
     _check_tensors(source, saved, get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     set_peft_model_state_dict(wrapped, saved)
     for name, parameter in wrapped.named_parameters():
@@ -129,18 +134,12 @@ def check_adapter(folder: str | Path, config: ModelConfig) -> None:
         ModelError: a file is missing or damaged, or another rank, alpha or set of layers.
     """
     source = Path(folder)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (source / name).is_file():
-            raise ModelError(f"adapter folder {source} has no {name}")
-    try:
-        saved = json.loads((source / CONFIG_FILE).read_text())
-        there: dict[str, Any] = {
-            "model.lora_r": saved["r"],
-            "model.lora_alpha": float(saved["lora_alpha"]),
-            "model.lora_targets": sorted(saved["target_modules"]),
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{source / CONFIG_FILE} is damaged: {error!r}") from error
+    saved = _read_config(source)
+    there: dict[str, Any] = {
+        "model.lora_r": saved["r"],
+        "model.lora_alpha": float(saved["lora_alpha"]),
+        "model.lora_targets": sorted(saved["target_modules"]),
+    }
     here = [config.lora_r, float(config.lora_alpha), sorted(config.lora_targets)]
     for (name, value), wanted in zip(there.items(), here, strict=True):
         if value != wanted:
@@ -166,6 +165,29 @@ def merge_for_inference(model: PeftModel, *, copy_base: bool = False) -> PreTrai
     except ValueError as error:
         raise ModelError(f"the adapter cannot be merged: {error}") from error
     return merged.eval()
+
+
+_CONFIG_SHAPE = {
+    "r!": Number(whole=True, low=1),
+    "lora_alpha!": Number(),
+    "target_modules!": [str],  # PEFT also takes a pattern here, which a stranger could make to run for ever
+    "peft_type": str,
+    "lora_dropout": Number(low=0),
+    "modules_to_save": (type(None), list),
+}
+
+
+def _read_config(source: Path) -> dict[str, Any]:
+    """adapter_config.json, checked as far as it decides what is built."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (source / name).is_file():
+            raise ModelError(f"adapter folder {source} has no {name}")
+    try:
+        saved: dict[str, Any] = parse_json((source / CONFIG_FILE).read_bytes())
+        check_shape(saved, _CONFIG_SHAPE, str(source / CONFIG_FILE))
+    except (OSError, ValueError) as error:  # DataError is one
+        raise ModelError(f"{source / CONFIG_FILE} is damaged: {error}") from error
+    return saved
 
 
 def _wrap(model: PreTrainedModel, settings: LoraConfig, seed: int) -> PeftModel:

@@ -17,6 +17,8 @@ DAY_SECONDS = 86_400
 def _column(table: pa.Table, name: str, file: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise DataError(f"{file}: no column {name!r}; it has {', '.join(table.column_names) or 'none'}")
+    if table.column_names.count(name) > 1:
+        raise DataError(f"{file}: column {name!r} is there more than once")
     return table[name]
 
 
@@ -30,8 +32,20 @@ def _no_null(column: pa.ChunkedArray, name: str, file: str) -> None:
         raise DataError(f"{file}, row {row}: {name} is null; every row needs one")
 
 
+def as_int64(column: pa.ChunkedArray | pa.Array, name: str, file: str) -> pa.ChunkedArray | pa.Array:
+    """An integer column as int64.
+
+    Raises:
+        DataError: it holds an unsigned number that is larger.
+    """
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file}: column {name!r} holds a number beyond 64 bits: {error}") from error
+
+
 def _ints(column: pa.ChunkedArray | pa.Array, name: str, file: str, *, int32: bool) -> Int64:
-    values = column.cast(pa.int64()).to_numpy()
+    values = as_int64(column, name, file).to_numpy()
     if int32 and len(values):
         wrong = (values < 0) | (values > INT32_MAX)
         if wrong.any():

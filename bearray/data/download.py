@@ -134,5 +134,7 @@ def _fetch(client: httpx.Client, url: str, part: Path, size: int) -> None:
                 handle.write(block)
                 have += len(block)
                 advance(have)
+                if have > size:  # another file than the one that was listed, perhaps one without an end
+                    break
     if have < size:
         raise _Interrupted(f"the connection ended after {have} of {size} bytes")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +24,16 @@ from numpy.typing import NDArray
 from bearray.data.progress import byte_progress
 from bearray.data.source import Source
 from bearray.errors import DataError, MissingFileError
+from bearray.plain import encodable, parse_json
 
 CHUNK = 100_000
 """Records held as Python objects at a time."""
 GZIP_MAGIC = b"\x1f\x8b"
 REPORT_EVERY = 20_000
+LONGEST_LINE = 1 << 26
+"""Characters; the longest record of the real dumps is a hundredth of it. A few kilobytes of gzip can unpack
+to a line that fills the memory."""
+INT64 = range(-(2**63), 2**63)
 
 Parser = Callable[[str], Any]
 _PARSE_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError, TypeError)
@@ -40,8 +44,8 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises:
         MissingFileError: no such file.
-        DataError: a damaged gzip file, or a line that is neither JSON nor a Python literal; it names the
-        line.
+        DataError: a damaged gzip file, or a line that is neither JSON nor a Python literal, or longer than
+            `LONGEST_LINE`; it names the line.
     """
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist; it must be a dump file (.json or .json.gz)")
@@ -50,10 +54,14 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raw.seek(0)
         binary = gzip.GzipFile(fileobj=raw) if zipped else raw
         lines = io.TextIOWrapper(io.BufferedReader(binary, 1 << 20), encoding="utf-8")
-        parsers: list[Parser] = [json.loads, ast.literal_eval]
+        parsers: list[Parser] = [parse_json, ast.literal_eval]
         number = 0
         try:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), ""), start=1):
+                if len(line) == LONGEST_LINE:
+                    raise DataError(
+                        f"{path}, line {number}, is longer than {LONGEST_LINE:,} characters; it is no record"
+                    )
                 if not number % REPORT_EVERY:
                     advance(raw.tell())
                 if line.isspace():
@@ -107,19 +115,28 @@ class _Codes:
 
 def _field(record: dict[str, Any], name: str, path: Path, line: int) -> Any:
     if record.get(name) in (None, ""):
-        raise DataError(
-            f"{path}, line {line}: no field {name!r}; it has {', '.join(map(str, record)) or 'none'}"
-        )
+        have = ", ".join(map(str, record))[:200] or "none"
+        raise DataError(f"{path}, line {line}: no field {name!r}; it has {have}")
     return record[name]
+
+
+def _id(record: dict[str, Any], name: str, path: Path, line: int) -> str:
+    value = _field(record, name, path, line)
+    if not isinstance(value, (str, int)) or not encodable(str(value)):
+        raise DataError(f"{path}, line {line}: {name} is {str(value)[:60]!r}; it must be text or a number")
+    return str(value)
 
 
 def _time(value: Any, path: Path, line: int) -> int:
     try:
-        return int(value)
-    except (ValueError, TypeError) as error:
+        seconds = int(value)
+        if seconds not in INT64:
+            raise ValueError("beyond 64 bits")
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"{path}, line {line}: unixReviewTime is {value!r}; it must be a whole number"
+            f"{path}, line {line}: unixReviewTime is {str(value)[:60]!r}; it must be a whole number"
         ) from error
+    return seconds
 
 
 def read_dump(reviews: str | Path, metadata: str | Path) -> Source:
@@ -146,8 +163,8 @@ def read_dump(reviews: str | Path, metadata: str | Path) -> Source:
             column.clear()
 
     for line, record in read_records(reviews):
-        batch[0].append(str(_field(record, "reviewerID", reviews, line)))
-        batch[1].append(str(_field(record, "asin", reviews, line)))
+        batch[0].append(_id(record, "reviewerID", reviews, line))
+        batch[1].append(_id(record, "asin", reviews, line))
         batch[2].append(_time(_field(record, "unixReviewTime", reviews, line), reviews, line))
         if len(batch[0]) >= CHUNK:
             flush()
@@ -186,9 +203,11 @@ def _read_titles(metadata: Path, item_ids: pa.Array) -> tuple[pa.Array, int]:
         texts.clear()
 
     for line, record in read_records(metadata):
-        name, title = _field(record, "asin", metadata, line), record.get("title")
+        name, title = _id(record, "asin", metadata, line), record.get("title")
         if isinstance(title, str) and title.strip():
-            names.append(str(name))
+            if not encodable(title):
+                raise DataError(f"{metadata}, line {line}: title {title[:60]!r} holds half a character")
+            names.append(name)
             texts.append(title)
         if len(names) >= CHUNK:
             flush()

@@ -25,6 +25,7 @@ from bearray.data.prepare import PrepareResult
 from bearray.data.storage import check_output
 from bearray.data.write import write_dataset
 from bearray.errors import ConfigError, DataError, MissingFileError, StorageError
+from bearray.plain import parse_json
 
 REPOSITORY = "Tiny-Snow/BEAR-WWW-2026"
 COMMIT = "806210055922157cfd8f7f2e7ee392c3b7b863f0"
@@ -120,7 +121,7 @@ def _listing(client: httpx.Client, url: str, attempts: int, wait: float) -> Mapp
             with attempt:
                 response = client.get(url, follow_redirects=True)
                 response.raise_for_status()
-        listing: Any = response.json()
+        listing: Any = parse_json(response.content)
     except httpx.HTTPStatusError as error:
         raise StorageError(f"{url} answered {error.response.status_code}; cannot list the files") from error
     except httpx.HTTPError as error:
@@ -129,6 +130,8 @@ def _listing(client: httpx.Client, url: str, attempts: int, wait: float) -> Mapp
         raise DataError(f"{url} is not JSON: {error}") from error
     if not isinstance(listing, dict) or not isinstance(listing.get("tree"), list):
         raise DataError(f"{url} is not a listing of a git tree: it has no list 'tree'")
+    if not all(isinstance(entry, dict) for entry in listing["tree"]):
+        raise DataError(f"{url} is not a listing of a git tree: 'tree' holds more than objects")
     if listing.get("truncated"):
         raise DataError(f"{url} is cut short by the server; cannot tell which files there are")
     return listing
@@ -141,7 +144,7 @@ def select_files(listing: Mapping[str, Any], name: str) -> list[RemoteFile]:
 
     Raises:
         MissingFileError: there is no such folder, or it lacks titles, training or test windows.
-        DataError: several folders fit.
+        DataError: several folders fit, or an entry without a size and a git blob id.
     """
     wanted = re.compile(rf"{'|'.join(map(re.escape, TITLE_FILES))}|(train|valid|test)(_\d+)?\.csv")
     folders: dict[str, list[RemoteFile]] = {}
@@ -156,7 +159,10 @@ def select_files(listing: Mapping[str, Any], name: str) -> list[RemoteFile]:
         ):
             continue
         if re.search(rf"(?<![a-z]){name}s?(?![a-z])", parts[1].lower()):
-            file = RemoteFile(path, int(entry["size"]), str(entry["sha"]))
+            size, blob = entry.get("size"), entry.get("sha")
+            if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]+", str(blob)):
+                raise DataError(f"the listing gives {path} the size {size!r} and the blob id {blob!r}")
+            file = RemoteFile(path, size, str(blob))
             folders.setdefault(parts[1], []).append(file)
     if not folders:
         raise MissingFileError(f"{REPOSITORY} at {COMMIT[:7]} has no folder data/... for {name!r}")
@@ -178,9 +184,9 @@ def _compare(source_file: Path, files: list[RemoteFile]) -> None:
         return
     try:
         recorded = {
-            entry["path"]: entry["git_blob"] for entry in json.loads(source_file.read_text())["files"]
+            entry["path"]: entry["git_blob"] for entry in parse_json(source_file.read_bytes())["files"]
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source_file} cannot be read: {error}; delete it to fetch afresh") from error
     for file in files:
         if recorded.get(file.path, file.blob) != file.blob:

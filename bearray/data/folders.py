@@ -29,6 +29,7 @@ from bearray.data.tables import read_columns
 from bearray.data.windows import Int64, Windows
 from bearray.data.write import items_table
 from bearray.errors import DataError, MissingFileError
+from bearray.plain import parse_json
 
 TITLE_FILES = ("id2name4Rec.json", "id2name.json")
 _PLAIN_LIST = re.compile(r"\s*\[\s*\d+(?:\s*,\s*\d+)*\s*\]\s*")
@@ -87,16 +88,17 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 def _read_titles(file: Path) -> tuple[Int64, list[str | None]]:
     try:
-        names: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
+        names: Any = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(names, dict) or not names:
         raise DataError(f"{file} must hold one JSON object of item id -> title, with at least one entry")
     ids: list[int] = []
     titles: list[str | None] = []
     for key, title in names.items():
         if not re.fullmatch(r"\d{1,9}", key) or not (title is None or isinstance(title, str)):
-            raise DataError(f"{file}: entry {key!r}: {title!r} is not an item id and a title")
+            shown = f"{key[:60]!r}: {str(title)[:60]!r}"
+            raise DataError(f"{file}: entry {shown} is not an item id and a title")
         ids.append(int(key))
         titles.append(title)
     order = np.argsort(ids, kind="stable").tolist()
@@ -111,13 +113,16 @@ def parse_ids(cell: str) -> list[int]:
     """
     if _PLAIN_LIST.fullmatch(cell):
         ids: list[int] = json.loads(cell)
-        return ids
+        if max(ids) < 2**63:
+            return ids
     try:
         value = ast.literal_eval(cell.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
         raise ValueError(f"{cell[:60]!r} is not a list") from error
     if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
         raise ValueError(f"{cell[:60]!r} is not a list of integers")
+    if any(abs(item) >= 2**63 for item in value):
+        raise ValueError(f"{cell[:60]!r} holds a number beyond 64 bits")
     return list(value)
 
 

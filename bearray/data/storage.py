@@ -20,11 +20,14 @@ def locate(path: str | Path) -> tuple[pafs.FileSystem, str]:
     """The file system and the absolute path in it that a path or URI means.
 
     Raises:
-        DataError: a URI that pyarrow cannot interpret.
+        DataError: a path or URI that cannot be interpreted.
     """
     text = os.fspath(path)
+    if "\0" in text:
+        raise DataError(f"{text!r} is not a path: it holds a zero byte")
     if "://" not in text:
-        return pafs.LocalFileSystem(), str(Path(text).expanduser().resolve())
+        # realpath, since Path.resolve raises for a link to itself
+        return pafs.LocalFileSystem(), os.path.realpath(os.path.expanduser(text))
     try:
         system, inner = pafs.FileSystem.from_uri(text)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
@@ -37,6 +40,27 @@ def exists(system: pafs.FileSystem, path: str) -> bool:
     return bool(system.get_file_info([path])[0].type != pafs.FileType.NotFound)
 
 
+def require_file(system: pafs.FileSystem, path: str, shown: str | Path) -> None:
+    """Make sure that there is a file to read: opening a pipe would wait for ever.
+
+    Args:
+        system, path: as `locate` returns them.
+        shown: what the user calls it.
+
+    Raises:
+        MissingFileError: there is nothing.
+        DataError: it is a folder, a pipe or a device.
+    """
+    try:
+        kind = system.get_file_info([path])[0].type
+    except OSError as error:
+        raise DataError(f"{shown} cannot be read: {error}") from error
+    if kind == pafs.FileType.NotFound:
+        raise MissingFileError(f"{shown} does not exist")
+    if kind != pafs.FileType.File:
+        raise DataError(f"{shown} is not a file")
+
+
 def read_parquet(system: pafs.FileSystem, path: str) -> pa.Table:
     """One Parquet file as a table.
 
@@ -44,13 +68,21 @@ def read_parquet(system: pafs.FileSystem, path: str) -> pa.Table:
         MissingFileError: there is no such file.
         DataError: the file is not Parquet.
     """
+    require_file(system, path, path)
     try:
         with system.open_input_file(path) as handle:
-            return pq.read_table(handle)
+            table = pq.read_table(handle)
+            check_names(table)
+            return table
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist") from error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, ValueError, MemoryError, OSError) as error:
         raise DataError(f"{path} cannot be read as a Parquet file: {error}") from error
+
+
+def check_names(table: pa.Table) -> None:
+    """Raises ValueError where a column's name is not UTF-8; pyarrow notices when it is asked for it."""
+    _ = table.column_names
 
 
 def check_output(out: Path, *, force: bool = False) -> Path:
@@ -100,6 +132,6 @@ def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         except OSError as error:
             if (scratch / "old").exists() and not out.exists():
                 (scratch / "old").rename(out)
-            raise StorageError(f"cannot move the finished data set to {out}: {error}") from error
+            raise StorageError(f"cannot move the finished folder to {out}: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

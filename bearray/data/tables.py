@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from bearray.data.checks import as_int64
 from bearray.data.source import Source
-from bearray.data.storage import exists, locate, read_parquet
-from bearray.errors import DataError, MissingFileError
+from bearray.data.storage import check_names, locate, read_parquet, require_file
+from bearray.errors import DataError
 
 CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -30,8 +31,7 @@ def read_columns(path: str | Path, columns: dict[str, pa.DataType | None]) -> pa
         DataError: another ending, a file that cannot be parsed, a missing column.
     """
     system, inner = locate(path)
-    if not exists(system, inner):
-        raise MissingFileError(f"{path} does not exist")
+    require_file(system, inner, path)
     lower = inner.lower()
     if lower.endswith(PARQUET_SUFFIXES):
         table = read_parquet(system, inner)
@@ -48,13 +48,16 @@ def read_columns(path: str | Path, columns: dict[str, pa.DataType | None]) -> pa
                         column_types={name: kind for name, kind in columns.items() if kind is not None}
                     ),
                 )
-        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+                check_names(table)
+        except (pa.ArrowException, ValueError, LookupError, MemoryError, OSError) as error:
             raise DataError(f"{path} cannot be read as CSV: {error}") from error
     else:
         raise DataError(f"{path} must end in one of {', '.join(CSV_SUFFIXES + PARQUET_SUFFIXES)}")
     for name in columns:
         if name not in table.column_names:
             raise DataError(f"{path}: no column {name!r}; it has {', '.join(table.column_names) or 'none'}")
+        if table.column_names.count(name) > 1:
+            raise DataError(f"{path}: column {name!r} is there more than once")
     return table.select(list(columns))
 
 
@@ -133,7 +136,7 @@ def _ids(columns: list[pa.ChunkedArray], files: list[str], name: str) -> list[pa
         if all(pc.all(pc.match_substring_regex(column, plain)).as_py() for column in columns):
             columns = [column.cast(pa.int64()) for column in columns]
     else:
-        columns = [column.cast(pa.int64()) for column in columns]
+        columns = [as_int64(column, name, file) for column, file in zip(columns, files, strict=True)]
     return [column.combine_chunks() for column in columns]
 
 
@@ -157,4 +160,4 @@ def _times(column: pa.ChunkedArray, file: str) -> np.ndarray:
             f"{file}: column 'timestamp' has type {kind} (such as {value!r}); "
             "it must be whole numbers or dates"
         )
-    return np.asarray(column.cast(pa.int64()).to_numpy())
+    return np.asarray(as_int64(column, "timestamp", file).to_numpy())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from bearray.errors import DataError
 from bearray.evaluation.shards import MANIFEST, ShardedTable
 from bearray.recommend import target_ranks
 from bearray.runs import Storage
@@ -42,9 +43,12 @@ def read_predictions(folder: Storage) -> pd.DataFrame:
 
     Raises:
         MissingFileError: the folder has no manifest.
-        DataError: a shard is missing or damaged; the message names it.
+        DataError: the manifest or a shard is missing or damaged; the message names it.
     """
     manifest = folder.read_json(MANIFEST)
+    for name in ("rows", "shard_size"):
+        if name not in manifest:
+            raise DataError(f"{folder.root}/{MANIFEST} has no {name!r}; it is of no predictions")
     exact = manifest.get("decoding", {}).get("method") == "exact"
     return predictions_in(folder, manifest["rows"], manifest["shard_size"], exact=exact).read()
 

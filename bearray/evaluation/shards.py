@@ -109,13 +109,15 @@ class ShardedTable:
             return None
         try:
             table = pq.read_table(io.BytesIO(self.folder.read_bytes(name)))
-        except (pa.ArrowException, OSError):
+            told = (table.schema.metadata or {}).get(SECONDS.encode())
+            seconds = None if told is None else float(told)
+        except (pa.ArrowException, OSError, ValueError, MemoryError):
             return None  # cut off by a full disk or a crash of the storage: make it again
-        if table.schema.names != self.schema.names:
+        if table.schema.names != self.schema.names or table.schema.types != self.schema.types:
             return None
-        if table.column("row").to_pylist() != list(self.rows_of(number)):
+        rows = self.rows_of(number)
+        if table.num_rows != len(rows) or table.column("row").to_pylist() != list(rows):
             return None
-        told = (table.schema.metadata or {}).get(SECONDS.encode())
         frame = table.to_pandas()
-        frame.attrs = {"seconds": None if told is None else float(told)}
+        frame.attrs = {"seconds": seconds}
         return frame

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
+
+from bearray.report.records import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,13 +98,16 @@ def marker_of(i: int) -> str:
 
 def plain(text: str) -> str:
     """Text that matplotlib draws as it is: a dollar sign starts no formula, a line break breaks no layout."""
-    return " ".join(text.split()).replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 def short(text: str, width: int = 22) -> str:
-    """`plain`, cut to a width that fits beside a line."""
-    flat = " ".join(text.split())
-    return plain(flat if len(flat) <= width else flat[: width - 1] + "…")
+    """`plain`, cut to a width, in letters of common width, that fits beside a line."""
+    flat = printable(text)
+    ends = list(accumulate(1.6 if c in "MW@%" else 2 if east_asian_width(c) in "WF" else 1 for c in flat))
+    if not ends or ends[-1] <= width:
+        return plain(flat)
+    return plain(flat[: bisect_right(ends, width - 1)] + "…")
 
 
 @contextmanager
@@ -106,7 +115,8 @@ def _style() -> Iterator[Any]:
     import matplotlib
 
     settings: Any = {**matplotlib.rcParamsDefault, **_STYLE}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it draws a box, which is all that can be done
         yield matplotlib
 
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bearray.errors import DataError
+from bearray.plain import parse_json
 from bearray.report.records import number
+from bearray.run_shapes import check_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PREDICTION_COLUMNS = ("user_id", "row", "target", "items", "rank", "warm")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; what is damaged is a DataError with the file's name."""
+    """A JSON object, of the shape that `bearray.run_shapes` has for its name; what is damaged is a DataError
+    with the file's name."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(_read(path))
     except (OSError, ValueError) as error:  # ValueError: not JSON, or not UTF-8
         raise DataError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is damaged: it holds a {type(value).__name__}, not an object")
-    return value
+    return check_file(value, path.name, str(path))
+
+
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path} is not a file")
+    return path.read_bytes()
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -42,16 +52,18 @@ def read_metrics(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The steps and the epochs of metrics.jsonl; of a step that was repeated, the later record."""
     records: dict[str, dict[float, dict[str, float]]] = {"step": {}, "epoch": {}}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = _read(path).decode().split("\n") if path.exists() else []
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
+    if lines and not lines[-1]:
+        del lines[-1]  # behind the last line's end
     for i, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise DataError(f"{path}, line {i}, is damaged: {error}") from error
         kind = record.get("kind") if isinstance(record, dict) else None
-        key = number(record.get(kind)) if kind in records else None
+        key = number(record.get(kind)) if isinstance(kind, str) and kind in records else None
         if kind is None or key is None:
             raise DataError(
                 f"{path}, line {i}, is {line[:80]!r}; it must be an object of kind 'step' with a step or "
@@ -73,6 +85,9 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     paths = sorted(folder.glob("*.parquet"))
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path} is not a file")
     if not paths:
         raise DataError(f"{folder} holds no Parquet file although its run is finished")
     parts = []
@@ -84,8 +99,9 @@ def read_predictions(folder: Path) -> pd.DataFrame:
                 raise DataError(
                     f"{path} has no column {', '.join(missing)}; it has {', '.join(schema.names)}"
                 )
-            part = pq.read_table(path, columns=list(PREDICTION_COLUMNS), partitioning=None).to_pandas()
-        except (OSError, pa.ArrowException) as error:
+            table = pq.read_table(path, columns=list(PREDICTION_COLUMNS), partitioning=None)
+            part = table.select(list(PREDICTION_COLUMNS)).cast(_schema()).to_pandas()
+        except (OSError, ValueError, LookupError, MemoryError, pa.ArrowException) as error:
             raise DataError(f"{path} is damaged: {error}") from error
         rank = part["rank"].to_numpy(dtype=float)
         whole = np.isposinf(rank) | (rank == np.floor(rank))
@@ -105,6 +121,14 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     return frame
 
 
+def _schema() -> pa.Schema:
+    """What the prediction columns are cast to; a column that cannot be is damaged."""
+    import pyarrow as pa
+
+    kinds = (pa.int64(), pa.int64(), pa.int64(), pa.list_(pa.int64()), pa.float64(), pa.bool_())
+    return pa.schema(list(zip(PREDICTION_COLUMNS, kinds, strict=True)))
+
+
 def check_against_result(folder: Path, frame: pd.DataFrame, result: Mapping[str, Any], name: str) -> None:
     """result.json and the predictions must tell the same story, else one of them is not of this run."""
     stated = ((result.get("test") or {}).get(name) or {}).get("all") or {}
@@ -115,7 +139,7 @@ def check_against_result(folder: Path, frame: pd.DataFrame, result: Mapping[str,
         )
     for metric, value in stated.items():
         mean = number(value.get("mean")) if isinstance(value, dict) else None
-        if mean is None or not metric.startswith("hr@"):
+        if mean is None or not re.fullmatch(r"hr@\d{1,6}", metric):
             continue
         found = float((frame["rank"] < int(metric.removeprefix("hr@"))).mean())
         if abs(found - mean) > 1e-6:

@@ -12,7 +12,7 @@ from typing import Any
 from bearray.report.cells import METRICS, Cell, Table, metric_words
 from bearray.report.headline import p_words, signed
 from bearray.report.published import Published
-from bearray.report.records import Collection
+from bearray.report.records import Collection, printable
 from bearray.report.search import Search
 
 TIDY_COLUMNS = (
@@ -38,6 +38,8 @@ TIDY_COLUMNS = (
     "seeds",
     "seed_sd",
 )
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with; the last four are their full-width forms, which Excel takes for the same."""
 MARKS = {"better": "*", "worse": "†", "undecided": ""}
 LEGEND = (
     "Mean over test cases with the 95% interval over users. Best in bold, second underlined. * better "
@@ -70,11 +72,11 @@ def mark(cell: Cell) -> str:
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """CSV text; numbers with 10 significant digits, None as an empty field.
 
-    Text that a spreadsheet would run as a formula gets a leading apostrophe.
+    Text that a spreadsheet would run as a formula gets a leading apostrophe, in the header, too.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([_field(name) for name in header])
     for row in rows:
         writer.writerow([_field(v) for v in row])
     return out.getvalue()
@@ -83,8 +85,9 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _field(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.10g}"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
+    if isinstance(value, str):
+        text = printable(value)  # no tab or line break is left, which some spreadsheets skip before a formula
+        return f"'{text}" if text.startswith(FORMULA) else text
     return "" if value is None else value
 
 

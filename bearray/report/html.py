@@ -20,7 +20,7 @@ from bearray.report.overview import CAPTION, Overview, overview_cells
 from bearray.report.pruning import EXPLANATION, PruningTable
 from bearray.report.pruning_text import RATE_CAPTION, SEARCH_CAPTION, rate_cells, search_cells
 from bearray.report.published import Published
-from bearray.report.records import Collection, Run
+from bearray.report.records import Collection, Run, visible
 from bearray.report.search import Search, axis_words
 
 TEMPLATES = ("page.html.j2", "efficiency.html.j2", "macros.html.j2", "pruning.html.j2")
@@ -65,6 +65,7 @@ def page(
     environment = Environment(
         loader=DictLoader(templates),
         autoescape=True,
+        finalize=_seen,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -112,6 +113,13 @@ def _style(text: str) -> str:
     light = "".join(f"--series{i}:{c};" for i, c in enumerate(COLOURS))
     dark = "".join(f"--series{i}:{c};" for i, c in enumerate(DARK_COLOURS))
     return text.replace("/*light-series*/", light).replace("/*dark-series*/", dark)
+
+
+def _seen(value: Any) -> Any:
+    """What a template prints: others' text without characters that nobody sees; our own markup as it is."""
+    from markupsafe import Markup
+
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _without_places(sweep: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Cell, Table, metric_words
 from bearray.report.formats import legend, mark, spread
+from bearray.report.records import printable
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -26,12 +27,13 @@ _TEX = {
     "−": "$-$",
     "…": r"\ldots{}",
     "±": r"$\pm$",
+    "\ufffd": "?",
 }
 
 
 def tex(text: str) -> str:
     """Text in which nothing is a LaTeX command; line breaks become spaces."""
-    return "".join(_TEX.get(char, char) for char in " ".join(str(text).split()))
+    return "".join(_TEX.get(char, char) for char in printable(str(text)))
 
 
 def latex(table: Table) -> str:

@@ -8,6 +8,7 @@ from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Ro
 from bearray.report.formats import legend, mark, setting, spread
 from bearray.report.headline import Headline
 from bearray.report.published import Published
+from bearray.report.records import printable
 from bearray.report.search import Search
 
 
@@ -108,7 +109,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def md(text: str) -> str:
     """Text in which nothing is markup: neither Markdown nor HTML."""
-    flat = " ".join(str(text).split())
+    flat = printable(str(text))
     for char in "\\`*_[]<>|#":
         flat = flat.replace(char, "\\" + char)
     return flat.replace("&", "&amp;")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bearray.data.dataset import SPLITS
 from bearray.errors import DataError
 from bearray.report.files import read_json
 from bearray.report.records import Run
@@ -150,6 +151,12 @@ def _read(run: Run) -> dict[Path, dict[str, Any]]:
         for part in ("settings", "summary"):
             if not isinstance(content.get(part), dict):
                 raise DataError(f"{path} has no {part!r}; it is no pruning analysis: measure it again")
+        normalize = content["settings"].get("normalize")
+        if normalize not in ("trie", "full"):
+            raise DataError(f"{path}: settings.normalize is {normalize!r}; it must be 'trie' or 'full'")
+        split = content["settings"].get("split")
+        if split not in SPLITS:  # it becomes part of a figure's file name
+            raise DataError(f"{path}: settings.split is {split!r}; it must be one of {', '.join(SPLITS)}")
     return contents
 
 
@@ -181,12 +188,16 @@ def parse_row(
             any_violation=_share(violations["any"], violations["any"]["count"], violations["pruned"]),
             at_cut=_share(violations["at_cut"], violations["at_cut"]["count"], violations["pruned"]),
             cut_steps={int(step): int(n) for step, n in summary["cut_steps"].items()},
-            cut_gap=summary["cut_gap"] if summary["cut_gap"]["median"] is not None else None,
+            cut_gap=None if summary["cut_gap"]["median"] is None else _floats(summary["cut_gap"]),
             searches=tuple(_search(s) for s in summary["search"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         where = path or "the pruning summary"
         raise DataError(f"{where} is damaged ({type(error).__name__}: {error}); measure it again") from error
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in values.items()}
 
 
 def _share(values: Mapping[str, Any], count: int, of: int) -> Share:
@@ -213,9 +224,9 @@ def _search(values: Mapping[str, Any]) -> SearchRow:
     }
     return SearchRow(
         method=str(values["method"]),
-        width=values["width"],
+        width=None if values["width"] is None else int(values["width"]),
         metrics=metrics,
-        proven=values["proven"],
+        proven=None if values["proven"] is None else float(values["proven"]),
         nodes=float(values["nodes"]),
         milliseconds=1000.0 * float(values["seconds"]),
     )

@@ -140,6 +140,22 @@ class Collection:
 
 def number(value: object) -> float | None:
     """A finite number, or None for anything else (JSON's null, a missing key, NaN)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer with more digits than any measurement
+        return None
     return None
+
+
+def printable(text: str) -> str:
+    """`visible` text in one line."""
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Text without what nobody can see: control characters, and marks that turn the direction of writing,
+    with which a name can look like another one. Each becomes a replacement character."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,12 +88,20 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
         texts |= {f"tables/{slug}-{table.normalize}.tex": latex(table) for table, _, _ in g.tables}
         texts |= {f"tables/{_pruning_slug(slug, t)}.tex": pruning_text.latex(t) for t, _ in g.pruning}
     try:
-        for figure in [*_figures(groups), *(efficiency_figures(efficiency) if efficiency else ())]:
-            save(figure, target / "figures")
-        for name, text in texts.items():
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
+        target.mkdir(parents=True, exist_ok=True)
+        # Moved into place at the end, the page last: who finds a new page finds all that belongs to it.
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=target) as folder:
+            scratch = Path(folder)
+            for figure in [*_figures(groups), *(efficiency_figures(efficiency) if efficiency else ())]:
+                save(figure, scratch / "figures")
+            for name, text in texts.items():
+                path = scratch / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+            files = [f.relative_to(scratch) for f in sorted(scratch.rglob("*")) if f.is_file()]
+            for file in sorted(files, key=lambda file: file == Path("index.html")):
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(scratch / file, target / file)
     except OSError as error:
         raise StorageError(f"cannot write the report to {target}: {error}") from error
     return target / "index.html"

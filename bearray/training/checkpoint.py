@@ -15,8 +15,9 @@ from bearray.backbones.reference import reference_parameters
 from bearray.errors import ModelError, ResumeError
 from bearray.negatives import KeptAnswers
 from bearray.objectives import Objective
+from bearray.plain import Number, check_shape, parse_json
 from bearray.runs import ADAPTER
-from bearray.training.engine import Engine
+from bearray.training.engine import Engine, fresh_adam_state, trainable
 
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
@@ -66,8 +67,13 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
         ResumeError: the folder is incomplete or damaged.
     """
     try:
-        state = json.loads((folder / STATE).read_text())
+        for name in (STATE, OPTIMIZER, *([REFERENCE] if reference_parameters(model) else [])):
+            if not (folder / name).is_file():  # opening a pipe would wait for ever
+                raise FileNotFoundError(f"{name} is missing")
+        state = parse_json((folder / STATE).read_bytes())
+        check_shape(state, {"epoch!": Number(whole=True, low=0), "objective!": {"*": Number()}}, STATE)
         optimizer = load_file(folder / OPTIMIZER)
+        _check_moments(optimizer, engine)
         reference = load_file(folder / REFERENCE) if reference_parameters(model) else {}
     except Exception as error:
         raise ResumeError(f"checkpoint {folder} cannot be read: {error}") from error
@@ -79,8 +85,21 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
         _restore_reference(folder, model, reference)
     engine.adapter_changed()
     engine.load_optimizer_state(optimizer)
-    objective.load_state_dict(state["objective"])
+    try:
+        objective.load_state_dict(state["objective"])
+    except (KeyError, ValueError) as error:
+        raise ResumeError(f"checkpoint {folder} does not fit this run: {STATE}: {error!r}") from error
     return int(state["epoch"])
+
+
+def _check_moments(state: dict[str, torch.Tensor], engine: Engine) -> None:
+    """The optimiser's tensors are those of the adapter, which the optimiser itself finds out a step later."""
+    expected = {name: tensor.shape for name, tensor in fresh_adam_state(trainable(engine.module)).items()}
+    if {name: tensor.shape for name, tensor in state.items()} != expected:
+        raise ValueError(f"{OPTIMIZER} has other tensors than the adapter's moments")
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{OPTIMIZER}: {name} is of type {tensor.dtype}")
 
 
 def load_answers(folder: Path) -> KeptAnswers | None:
@@ -92,7 +111,19 @@ def load_answers(folder: Path) -> KeptAnswers | None:
     if not (folder / ANSWERS).exists():
         return None
     try:
-        return KeptAnswers.from_tensors(load_file(folder / ANSWERS))
+        if not (folder / ANSWERS).is_file():
+            raise ValueError("it is not a file")
+        kept = load_file(folder / ANSWERS)
+        rows, titles, scores = (kept[name] for name in ("rows", "titles", "scores"))
+        if rows.dim() != 1 or titles.dim() != 2 or titles.shape != scores.shape or len(rows) != len(titles):
+            raise ValueError(
+                f"arrays of shapes {list(rows.shape)}, {list(titles.shape)}, {list(scores.shape)}"
+            )
+        if rows.dtype != torch.int64 or titles.dtype != torch.int64 or scores.dtype != torch.float32:
+            raise ValueError(f"arrays of types {rows.dtype}, {titles.dtype}, {scores.dtype}")
+        if (rows < 0).any() or (rows.diff() <= 0).any():
+            raise ValueError("its rows do not ascend")
+        return KeptAnswers.from_tensors(kept)
     except Exception as error:
         raise ResumeError(f"checkpoint {folder} cannot be read: {ANSWERS}: {error!r}") from error
 

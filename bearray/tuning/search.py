@@ -19,6 +19,7 @@ from bearray.training.worker import SCORE
 from bearray.tuning.cluster import DRIVER_CPUS, concurrent_trials
 from bearray.tuning.config import AXES, SearchConfig
 from bearray.tuning.trial import RunPlan, execute
+from bearray.tuning.trust import check_own
 
 REPORTED = "run_id"
 
@@ -110,6 +111,7 @@ def _fit(
     )
     path = f"{tune_folder.root}/{name}"
     if tune.Tuner.can_restore(path):
+        check_own(path)
         tuner = tune.Tuner.restore(
             path, trainable, resume_unfinished=True, restart_errored=True, param_space=space
         )

@@ -94,7 +94,7 @@ def with_start(config: RunConfig, folder: Storage) -> RunConfig:
     needed = run_needed(config)
     if needed is None:
         return config
-    beside = Storage(f"{folder.root.rpartition('/')[0]}/{needed}")
+    beside = Storage(folder.root.rpartition("/")[0]).child(needed)
     return override(config, {"train.init_adapter": open_run(beside).checkpoint})
 
 
@@ -110,10 +110,9 @@ def begin(plan: RunPlan, folder: Storage) -> None:
         changed = [
             line for line in differences(old["run"], settings) if line.partition(":")[0] not in FREE_TO_CHANGE
         ]
-        if old["data_hash"] != plan.data_hash:
-            changed.append(
-                f"data: {old['data_hash'][:12]} -> {plan.data_hash[:12]} (the data set has changed)"
-            )
+        before = str(old.get("data_hash"))
+        if before != plan.data_hash:
+            changed.append(f"data: {before[:12]} -> {plan.data_hash[:12]} (the data set has changed)")
         if changed:
             raise ResumeError(f"{folder.root} was begun with other settings: " + "; ".join(changed))
         return
@@ -128,7 +127,7 @@ def finished(folder: Storage) -> dict[str, Any] | None:
     if not folder.exists(RESULT):
         return None
     result: dict[str, Any] = folder.read_json(RESULT)
-    return result if result["status"] == "finished" else None
+    return result if result.get("status") == "finished" else None
 
 
 def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> dict[str, Any]:

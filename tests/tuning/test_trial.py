@@ -127,7 +127,10 @@ def test_a_failed_run_says_why(plan: RunPlan, tmp_path: Path, monkeypatch: pytes
 def test_the_choice_is_by_validation_and_the_first_of_equals(tmp_path: Path) -> None:
     folders = [Storage(str(tmp_path / name)) for name in "abc"]
     for folder, score in zip(folders, (0.1, 0.3, 0.3), strict=True):
-        folder.write_json("result.json", {"valid": {"ndcg@10": score}, "test": {"trie": 1 - score}})
+        folder.write_json(
+            "result.json",
+            {"valid": {"ndcg@10": score}, "test": {"trie": {"all": {"ndcg@10": {"mean": 1 - score}}}}},
+        )
     assert choose(folders).root == folders[1].root
     assert choose(folders[::-1]).root == folders[1].root  # Ray reorders trials on a rerun
 
