@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bearray.efficiency.config import EfficiencyConfig
-from bearray.errors import BearrayError
-from bearray.tuning.main import parse
+from bearray.tuning.main import exit_code, parse
 
 if TYPE_CHECKING:
     from bearray.efficiency.results import Record
@@ -51,18 +49,14 @@ def run(
         prepare: called with the final settings before anything is checked, to make data that can be made.
         prog: what --help calls the program.
     """
-    try:
+
+    def work() -> None:
         config = parse(recipe, arguments, prog=prog)
         if prepare is not None:
             prepare(config)
         run_benchmark(config)
-    except BearrayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(work)
 
 
 def run_benchmark(config: EfficiencyConfig) -> str:
@@ -120,7 +114,7 @@ def _measure_on_ray(measured: Any, plans: dict[str, Record]) -> None:
 def _progress(folder: Storage, plans: dict[str, Record]) -> Iterator[None]:
     """While it lasts, say which rounds have ended, wherever they are measured: read from the storage."""
     from bearray.efficiency.results import PartFolder
-    from bearray.tuning.watch import say
+    from bearray.tuning.watch import polling, say
 
     def count(part: str) -> int:
         rounds: int = plans[part]["rounds"]
@@ -130,7 +124,6 @@ def _progress(folder: Storage, plans: dict[str, Record]) -> Iterator[None]:
     for part, plan in plans.items():
         labels = ", ".join(plan["contenders"])
         say(f"{part}: {plan['rounds'] - done[part]} of {plan['rounds']} rounds to measure: {labels}")
-    stop = threading.Event()
 
     def look() -> None:
         for part, plan in plans.items():
@@ -139,21 +132,8 @@ def _progress(folder: Storage, plans: dict[str, Record]) -> Iterator[None]:
                 done[part] = there
                 say(f"{part}: round {there}/{plan['rounds']}")
 
-    def loop() -> None:
-        while not stop.wait(POLL_SECONDS):
-            try:
-                look()
-            except (BearrayError, OSError) as error:  # progress must not end the benchmark
-                say(f"progress cannot be read: {error}")
-
-    thread = threading.Thread(target=loop, daemon=True, name="bearray-progress")
-    thread.start()
-    try:
+    with polling(look, POLL_SECONDS):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        look()
 
 
 def _print(found: Any) -> None:

@@ -48,13 +48,23 @@ def run(
     at_scale: Scaling[SweepConfig] | None = None,
 ) -> int:
     """`main` as a function: the exit code. `prog` is what --help calls the program."""
-    try:
+
+    def work() -> None:
         sweep = parse(recipe, arguments, prog=prog, at_scale=at_scale)
         if prepare is not None:
             prepare(sweep)
         from bearray.tuning.sweep import run_sweep  # ray only once the arguments are known to be right
 
         run_sweep(sweep)
+
+    return exit_code(work)
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do resumable work: 0 if it ends well, 2 after one message for what a user can mend, 130 if
+    interrupted."""
+    try:
+        work()
     except BearrayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,12 +69,19 @@ class _Watcher:
 @contextmanager
 def watching(runs: Storage) -> Iterator[None]:
     """While it lasts, say what the runs in a folder are doing."""
-    watcher, stop = _Watcher(runs), threading.Event()
+    with polling(_Watcher(runs).poll, POLL_SECONDS):
+        yield
+
+
+@contextmanager
+def polling(look: Callable[[], None], seconds: float) -> Iterator[None]:
+    """While it lasts, `look` every so many seconds, in a thread of its own, and once more at the end."""
+    stop = threading.Event()
 
     def loop() -> None:
-        while not stop.wait(POLL_SECONDS):
+        while not stop.wait(seconds):
             try:
-                watcher.poll()
+                look()
             except (BearrayError, OSError) as error:  # progress must not end a night's work
                 say(f"progress cannot be read: {error}")
 
@@ -85,4 +92,4 @@ def watching(runs: Storage) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        watcher.poll()
+        look()
