@@ -85,6 +85,8 @@ class Objective(ABC):
     positions: Literal["all", "branching"] = "all"
     """Which answer tokens must be among the rows. "branching": forced tokens have loss and gradient that do
     not depend on the logits, so they need no logits; `AnswerTokens.num_answer_tokens` still counts them."""
+    per_window: bool = False
+    """The loss is a mean over windows, not over answer tokens."""
     weight_from: Literal["counts", "extras", "logits"] = "counts"
     """What tells `LossOutput.weight`: counts of tokens or windows (`weight_of`), the values in
     `AnswerTokens.extras` (`token_weights`), or nothing short of the forward pass."""
@@ -113,7 +115,7 @@ class Objective(ABC):
         """
         if self.weight_from != "counts":
             raise RuntimeError(f"the weight of {self.name!r} is no count; it is from {self.weight_from}")
-        return float(num_tokens)
+        return float(num_windows if self.per_window else num_tokens)
 
     def token_weights(self, extras: Mapping[str, Tensor], instance: Tensor) -> Tensor:
         """[N] weights whose sum is `LossOutput.weight`, where `weight_from` is "extras".

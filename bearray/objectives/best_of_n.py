@@ -92,6 +92,7 @@ class BestOfN(Objective):
     name = "best_of_n"
     source = "our reading of BLADE, Chen et al., SIGIR 2026, arXiv 2605.04559"
     needs = frozenset({"reference", "negatives"})
+    per_window = True
 
     def __init__(
         self,
@@ -120,9 +121,6 @@ class BestOfN(Objective):
             prior_weight=config.prior_weight,
             beam_width=config.beam_width,
         )
-
-    def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
-        return float(num_windows)
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)

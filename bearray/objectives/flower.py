@@ -83,6 +83,7 @@ class Flower(Objective):
     name = "flower"
     source = "Flower, Gao et al., SIGIR 2025, arXiv 2503.07377"
     needs = frozenset({"negatives", "flow", "stop_flow", "user_scores"})
+    per_window = True
     negatives = NegativeSpec("sample", 1)
 
     def __init__(self, *, theta: float = 0.999, personalised: bool = True, beam_width: int = 10) -> None:
@@ -96,9 +97,6 @@ class Flower(Objective):
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> Flower:
         return cls(theta=config.theta, personalised=config.personalised, beam_width=config.beam_width)
-
-    def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
-        return float(num_windows)
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)

@@ -77,6 +77,7 @@ class GRPO(Objective):
     name = "grpo"
     source = "after MiniOneRec, Kong et al. 2025, arXiv 2510.24431"
     needs = frozenset({"reference", "negatives"})
+    per_window = True
 
     def __init__(self, *, rollouts: int = 16, kl_weight: float = 1e-3, beam_width: int = 10) -> None:
         self.negatives = NegativeSpec("rollout", check_rollouts(rollouts))
@@ -86,9 +87,6 @@ class GRPO(Objective):
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> GRPO:
         return cls(rollouts=config.rollouts, kl_weight=config.kl_weight, beam_width=config.beam_width)
-
-    def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
-        return float(num_windows)
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)

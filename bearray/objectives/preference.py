@@ -70,6 +70,7 @@ class PreferenceObjective(Objective):
     """
 
     needs = frozenset({"reference", "negatives"})
+    per_window = True
     default_beta: float = 1.0
     default_kind: NegativeKind = "uniform"
 
@@ -88,9 +89,6 @@ class PreferenceObjective(Objective):
     @abstractmethod
     def losses(self, gaps: Gaps, tokens: AnswerTokens) -> Tensor:
         """The loss of each window, [R']."""
-
-    def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
-        return float(num_windows)
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)
