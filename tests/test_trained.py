@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path, make: Any, error: Any, 
 def test_a_config_of_something_else_is_damage(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", result={})
     (folder / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(DataError, match=r"run/config\.json has no 'run'"):
+    with pytest.raises(DataError, match=r"run/config\.json: has no 'run'"):
         trained_runs([str(folder)])
 
 

@@ -244,7 +244,7 @@ def test_a_policy_equal_to_its_reference_prefers_nothing() -> None:
     targets = data.tokens().targets
     data.reference = data.logits.detach().log_softmax(1).gather(1, targets[:, None])[:, 0]
     per_window = [math.log(1 + len(titles) - 1) for titles in SEVERAL]
-    assert float(SDPO()(data.tokens()).total) == pytest.approx(sum(per_window))
+    assert SDPO()(data.tokens()).total.item() == pytest.approx(sum(per_window))
 
 
 def test_one_negative_makes_sdpo_and_dmpo_dpo_and_smoothing_zero_rosepo() -> None:
