@@ -80,6 +80,67 @@ def bootstrap_interval(
     return float(sums.sum() / counts.sum()), float(low), float(high)
 
 
+def bootstrap_ratios(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    users: ArrayLike,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Floats:
+    """Ratios of sums over test cases, sum(numerators) / sum(denominators), with percentile intervals from a
+    cluster bootstrap over users; all columns from the same draws.
+
+    A mean over some of the test cases is such a ratio: the denominator is 1 for these and 0 for the others.
+    Draws in which a column's denominators sum to 0 do not count for it.
+
+    Args:
+        numerators, denominators: [U,M] finite numbers, the latter not negative: M ratios.
+        users: [U] whose test case it is.
+        level, draws, seed: as in `bootstrap_interval`.
+
+    Returns:
+        [M,3]: value, low and high of each ratio; NaN where all denominators are 0.
+
+    Raises:
+        ValueError: no values, shapes that differ, a value that is not finite, or a negative denominator.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level!r}; it must be between 0 and 1")
+    if draws < 1:
+        raise ValueError(f"draws is {draws!r}; it must be at least 1")
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    u = np.asarray(users)
+    if above.ndim != 2 or not len(above) or below.shape != above.shape or u.shape != above.shape[:1]:
+        raise ValueError(
+            "numerators and denominators must be [U,M] and users [U], U at least 1; got "
+            f"{above.shape}, {below.shape} and {u.shape}"
+        )
+    if not (np.isfinite(above).all() and np.isfinite(below).all() and (below >= 0).all()):
+        raise ValueError("numerators and denominators must be finite, and no denominator below 0")
+    index: NDArray[Any] = np.unique(u, return_inverse=True)[1].reshape(-1)
+    of_user = np.zeros((int(index.max()) + 1, 2 * above.shape[1]))
+    np.add.at(of_user, index, np.concatenate([above, below], axis=1))
+    n, columns = len(of_user), above.shape[1]
+    rng = np.random.default_rng(seed)
+    sums = []
+    for size in _chunks(draws, n):
+        drawn = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n)
+        sums.append(times @ of_user)
+    total = np.concatenate(sums)
+    found = np.full((columns, 3), np.nan)
+    for column in range(columns):
+        whole = of_user[:, columns + column].sum()
+        if whole > 0:
+            counted = total[:, columns + column] > 0
+            ratios = total[counted, column] / total[counted, columns + column]
+            ends = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+            found[column] = of_user[:, column].sum() / whole, *ends
+    return found
+
+
 def paired_test(
     values_a: ArrayLike, values_b: ArrayLike, users: ArrayLike, *, draws: int = 20_000, seed: int = 0
 ) -> PairedTest:

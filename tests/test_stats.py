@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from bearray import stats
-from bearray.stats import bootstrap_interval, holm, paired_test
+from bearray.stats import bootstrap_interval, bootstrap_ratios, holm, paired_test
 
 
 def clustered(seed: int, users: int = 40, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -194,3 +194,37 @@ def test_bad_input() -> None:
     for p in ([-0.1], [1.1], [math.nan], [[0.5]]):
         with pytest.raises(ValueError, match="p-values"):
             holm(p)  # type: ignore[arg-type]
+
+
+def test_ratios_have_the_interval_of_means_where_they_are_means() -> None:
+    rng = np.random.default_rng(3)
+    users = rng.integers(0, 60, 200)
+    values = rng.random(200)
+    (mean, low, high), (part, _, _) = bootstrap_ratios(
+        np.stack([values, values * (values > 0.5)], axis=1),
+        np.stack([np.ones(200), values > 0.5], axis=1),
+        users,
+    )
+    wanted = bootstrap_interval(values, users)
+    assert mean == pytest.approx(wanted[0])
+    assert (low, high) == pytest.approx(wanted[1:], abs=0.004)  # other draws of the same distribution
+    assert part == pytest.approx(values[values > 0.5].mean())
+
+
+def test_ratios_by_enumeration() -> None:
+    """Two users: one of each (half of the draws), or twice the same (a quarter each)."""
+    found = bootstrap_ratios([[1.0], [3.0]], [[1.0], [1.0]], [7, 9], level=0.6)
+    assert found.tolist() == [[2.0, 1.0, 3.0]]
+    assert bootstrap_ratios([[1.0], [3.0]], [[1.0], [1.0]], [7, 9], level=0.4).tolist() == [[2.0, 2.0, 2.0]]
+    # a draw without a denominator says nothing
+    assert bootstrap_ratios([[1.0], [0.0]], [[2.0], [0.0]], [7, 9]).tolist() == [[0.5, 0.5, 0.5]]
+    assert np.isnan(bootstrap_ratios([[1.0], [0.0]], [[0.0], [0.0]], [7, 9])).all()
+
+
+@pytest.mark.parametrize(
+    ("numerators", "denominators", "users"),
+    [([1.0], [1.0], [1]), ([[1.0]], [[1.0, 1.0]], [1]), ([[1.0]], [[1.0]], [1, 2]), ([[1.0]], [[-1.0]], [1])],
+)
+def test_ratios_of_impossible_numbers(numerators: list, denominators: list, users: list) -> None:
+    with pytest.raises(ValueError, match="denominator"):
+        bootstrap_ratios(numerators, denominators, users)

@@ -76,7 +76,7 @@ def _headline(tables: Sequence[Table], costs: Sequence[Cost]) -> Headline:
 def _sameness(ranked: Sequence[Row], normalize: str) -> list[str]:
     """Warn of methods that give everybody the same list: they have not learnt to use the history, and a table
     of such methods compares which constant list is luckier."""
-    lines = []
+    found: list[tuple[str, float, int]] = []
     for row in ranked:
         lists = [items for items in row.run.predictions[normalize]["items"] if len(items) and items[0] >= 0]
         if not lists:
@@ -84,13 +84,21 @@ def _sameness(ranked: Sequence[Row], normalize: str) -> list[str]:
         first = Counter(int(items[0]) for items in lists)
         share = first.most_common(1)[0][1] / len(lists)
         if share > SAME_LIST:
-            distinct = len({int(i) for items in lists for i in items} - {-1})
-            lines.append(
-                f"Caution: {row.label} puts the same title first for {share:.0%} of the test cases, and all "
-                f"its lists together hold {distinct} titles. It hardly uses the history; comparing it says "
-                "little."
-            )
-    return lines
+            found.append((row.label, share, len({int(i) for items in lists for i in items} - {-1})))
+    if not found:
+        return []
+    if len(found) == 1:
+        label, share, distinct = found[0]
+        return [
+            f"Caution: {label} puts the same title first for {share:.0%} of the test cases, and all its "
+            f"lists together hold {distinct} titles. It hardly uses the history; comparing it says little."
+        ]
+    told = "; ".join(f"{label} {share:.0%}, {distinct} titles" for label, share, distinct in found)
+    return [
+        f"Caution: {len(found)} methods each put one title first for most of the test cases. They hardly use "
+        "the history; comparing them says little. How often, and how many titles all lists of the method "
+        f"together hold: {told}."
+    ]
 
 
 def _seeds(ranked: Sequence[Row]) -> list[str]:

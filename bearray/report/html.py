@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -130,7 +131,8 @@ def _without_places(sweep: Mapping[str, Any]) -> dict[str, Any]:
 
 def count_words(runs: Sequence[Run]) -> str:
     """How many runs there are, by status: "17 runs: 15 finished, 1 failed, 1 unfinished"."""
-    by = {s: sum(r.status == s for r in runs) for s in ("finished", "failed", "unfinished")}
+    by = Counter({s: 0 for s in ("finished", "failed", "unfinished")})
+    by.update(sorted(r.status for r in runs))
     return f"{len(runs)} run{'s' * (len(runs) != 1)}: " + ", ".join(f"{n} {s}" for s, n in by.items() if n)
 
 

@@ -47,7 +47,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """finished, failed or unfinished."""
+        """unfinished without a result.json, else what that says: finished, failed, or a word of later
+        versions."""
         return "unfinished" if self.result is None else str(self.result["status"])
 
     @property
@@ -59,6 +60,8 @@ class Run:
             return f"there is no result.json; {done} finished{last}"
         if self.status == "failed":
             return str(self.result.get("error") or "no reason was recorded")
+        if self.status != "finished":
+            return str(self.result.get("error") or "")
         if self.role == "method" and not self.predictions:
             return "trained, but the test split was not decoded to its end"
         return ""

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bearray.errors import DataError, MissingFileError
-from bearray.report import collect
+from bearray.report import collect, write_report
 from tests.report.storage import write_predictions, write_run
 
 
@@ -53,6 +53,20 @@ def test_failed_unfinished_and_untested_runs_are_kept_with_a_reason(tmp_path: Pa
     assert c.status == "finished" and "not decoded" in c.reason
 
 
+def test_a_status_of_a_later_version_is_shown(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    write_run(storage / "a", method="SFT")
+    write_run(storage / "b", method="BEAR", role="trial", status="stopped", error="epoch 1: pruned", hit=None)
+    write_run(storage / "c", method="MSL", status='">paused<b>', hit=None, valid=None)
+    _, b, c = collect(storage).runs
+    assert (b.status, b.reason) == ("stopped", "epoch 1: pruned")
+    assert c.reason == ""
+    page = write_report(storage).read_text()
+    assert "3 runs: 1 finished, 1 &#34;&gt;paused&lt;b&gt;, 1 stopped" in page
+    assert '<span class="status-other">stopped</span>: epoch 1: pruned' in page
+    assert "paused<b>" not in page
+
+
 def test_shards_of_a_decoding_that_goes_on_are_no_sample(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", method="SFT", hit=None)
     write_predictions(folder / "predictions", np.zeros(10), np.arange(10))
@@ -85,7 +99,8 @@ def test_validation_comes_from_the_best_epoch_where_there_is_no_result(tmp_path:
         ("config.json", "[]"),
         ("config.json", '{"run": {}}'),
         ("config.json", b"\xff\xfe"),
-        ("result.json", '{"status": "done"}'),
+        ("result.json", '{"status": ""}'),
+        ("result.json", '{"error": null}'),
         ("result.json", ""),
         ("metrics.jsonl", '{"kind": "step", "step": 1}\n{"kind": "st'),
         ("metrics.jsonl", '{"kind": "other"}\n'),

@@ -80,6 +80,24 @@ def test_lists_that_are_the_same_for_everybody_are_a_caution(tmp_path: Path) -> 
             shard.unlink()
         write_predictions(predictions, frame["rank"].to_numpy(), frame["user_id"].to_numpy(), lists=lists)
         found[name] = " ".join(headline(tmp_path / name).details)
-    assert "SFT puts the same title first for 100% of the test cases" in found["constant"]
+    assert "Caution: SFT puts the same title first for 100% of the test cases" in found["constant"]
     assert "hold 10 titles" in found["constant"]
     assert "Caution" not in found["personal"]
+
+
+def test_one_caution_names_all_methods_that_it_is_about(tmp_path: Path) -> None:
+    lists = np.tile(np.arange(10), (40, 1))
+    for i, method in enumerate(("SFT", "MSL", "BEAR")):
+        folder = tmp_path / method
+        write_run(folder, method=method, n=40, users_count=40, hit=0.3, seed=i, full=False)
+        (shard,) = (folder / "predictions").glob("*.parquet")
+        frame = pd.read_parquet(shard)
+        own = lists if method != "MSL" else lists + np.arange(40)[:, None]
+        write_predictions(
+            folder / "predictions", frame["rank"].to_numpy(), frame["user_id"].to_numpy(), lists=own
+        )
+    cautions = [line for line in headline(tmp_path).details if line.startswith("Caution")]
+    assert len(cautions) == 1
+    assert "2 methods each put one title first" in cautions[0]
+    assert "SFT 100%, 10 titles" in cautions[0] and "BEAR 100%, 10 titles" in cautions[0]
+    assert "MSL" not in cautions[0]
