@@ -30,6 +30,10 @@ class StorageError(BearrayError, OSError):
     """The storage path cannot be read or written."""
 
 
+class BusyError(BearrayError, RuntimeError):
+    """Another process is at work on the storage; the message says who."""
+
+
 class ResourceError(BearrayError, RuntimeError):
     """The cluster does not have what the run asks for."""
 

@@ -8,12 +8,13 @@ half a file.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,31 @@ def inside(name: str) -> str:
     return name
 
 
+OUT_OF_ORDER = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room or have the quota raised",
+    errno.EROFS: "mount it writable",
+    errno.EIO: "see to the disk",
+}
+"""What a storage as a whole can suffer from while it is in use, and what helps."""
+
+
+def cause_of(error: OSError) -> str:
+    """The system's words for an error; pyarrow wraps them in its own."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def storage_trouble(text: str) -> str | None:
+    """What an error's text says of a storage that is full, read-only or broken, and what helps; else None.
+
+    For errors that come from other processes, or from other libraries, which leave nothing but a text.
+    """
+    for number, help_ in OUT_OF_ORDER.items():
+        if os.strerror(number) in text:
+            return f"{os.strerror(number)}; {help_}"
+    return None
+
+
 @dataclass(frozen=True)
 class Storage:
     """A folder on any file system, addressed by relative names."""
@@ -91,6 +117,13 @@ class Storage:
         selector = pafs.FileSelector(path, allow_not_found=True)
         return sorted(os.path.basename(info.path) for info in fs.get_file_info(selector))
 
+    def written(self, name: str = "") -> dict[str, float]:
+        """Names directly in a folder with the times at which they were written, in seconds, by the clock of
+        the file system; of a folder that is not there, none."""
+        fs, path = self._open(name)
+        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return {os.path.basename(info.path): (info.mtime_ns or 0) / 1e9 for info in infos}
+
     def files(self, *, without: Collection[str] = ()) -> list[str]:
         """Names of all files below, relative to the root and sorted, but for folders of the given names."""
         fs, path = self._open("")
@@ -112,18 +145,25 @@ class Storage:
             raise StorageError(f"cannot read {join(self.root, name)}: {error}") from error
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a whole file; a reader sees the old one or the new one, never a part."""
+        """Write a whole file; a reader sees the old one or the new one, never a part.
+
+        Raises:
+            StorageError: with the file and the system's reason; nothing is left of the new one.
+        """
         fs, path = self._open(name)
+        local = isinstance(fs, pafs.LocalFileSystem)
+        target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
         try:
             fs.create_dir(os.path.dirname(path), recursive=True)
-            local = isinstance(fs, pafs.LocalFileSystem)
-            target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
             with fs.open_output_stream(target) as stream:
                 stream.write(data)
             if local:
                 os.replace(target, path)
         except OSError as error:
-            raise StorageError(f"cannot write {join(self.root, name)}: {error}") from error
+            if local:
+                with suppress(OSError):  # a full disk needs the room
+                    os.unlink(target)
+            raise StorageError(f"cannot write {join(self.root, name)}: {cause_of(error)}") from error
 
     def put_folder(self, name: str, folder: Path, *, last: str) -> None:
         """Copy a local folder's files, `last` after all others: a reader who finds it finds everything."""
@@ -132,12 +172,22 @@ class Storage:
             self.write_bytes(join(name, file), (folder / file).read_bytes())
 
     def delete(self, name: str) -> None:
+        """Delete a file or folder, if it is there.
+
+        Raises:
+            StorageError: with the path and the system's reason.
+        """
         fs, path = self._open(name)
         info = fs.get_file_info(path)
-        if info.type == pafs.FileType.Directory:
-            fs.delete_dir(path)
-        elif info.type == pafs.FileType.File:
-            fs.delete_file(path)
+        try:
+            if info.type == pafs.FileType.Directory:
+                fs.delete_dir(path)
+            elif info.type == pafs.FileType.File:
+                fs.delete_file(path)
+        except FileNotFoundError:  # somebody else was faster
+            return
+        except OSError as error:
+            raise StorageError(f"cannot delete {join(self.root, name)}: {cause_of(error)}") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON object; of the files in `bearray.run_shapes`, one of their shape.
