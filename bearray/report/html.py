@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bearray.report import efficiency_text
+from bearray.report import beyond_text, efficiency_text
+from bearray.report.beyond import BeyondTable
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
 from bearray.report.cost import Cost
 from bearray.report.efficiency import Efficiency
@@ -24,7 +25,7 @@ from bearray.report.published import Published
 from bearray.report.records import Collection, Run, visible
 from bearray.report.search import Search, axis_words
 
-TEMPLATES = ("page.html.j2", "efficiency.html.j2", "macros.html.j2", "pruning.html.j2")
+TEMPLATES = ("page.html.j2", "beyond.html.j2", "efficiency.html.j2", "macros.html.j2", "pruning.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Group:
     pruning: Sequence[tuple[PruningTable, Sequence[Figure]]] = ()
     """What beam search loses, where it was measured."""
     overview: Overview | None = None
+    beyond: Sequence[BeyondTable] = ()
+    """Its tables, the runs' own normaliser first."""
 
 
 def page(
@@ -91,6 +94,7 @@ def page(
         legend=legend,
         spread=spread,
         overview_words={"caption": CAPTION, "cells": overview_cells},
+        beyond_words={"explanation": beyond_text.EXPLANATION, "parts": beyond_text.parts},
         pruning_words={
             "explanation": EXPLANATION,
             "rate_caption": RATE_CAPTION,

@@ -60,6 +60,8 @@ class Run:
             return f"there is no result.json; {done} finished{last}"
         if self.status == "failed":
             return str(self.result.get("error") or "no reason was recorded")
+        if self.status == "stopped":
+            return str(self.result.get("stopped") or "no reason was recorded")
         if self.status != "finished":
             return str(self.result.get("error") or "")
         if self.role == "method" and not self.predictions:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bearray.errors import StorageError
-from bearray.report import efficiency_text, formats, html, pruning_text
+from bearray.report import beyond_text, efficiency_text, formats, html, pruning_text
+from bearray.report.background import Backgrounds
+from bearray.report.beyond import BeyondTable, build_beyond
 from bearray.report.cells import Table
 from bearray.report.collect import collect
 from bearray.report.cost import Cost, build_costs, cost_figure
@@ -32,10 +34,16 @@ from bearray.report.search import Search, build_searches, search_figure
 from bearray.report.tables import build_tables
 
 
-def write_report(storage: Path, out: Path | None = None) -> Path:
+def write_report(storage: Path, out: Path | None = None, *, data_dir: str | None = None) -> Path:
     """Read the run folders under `storage` and write the report into `out` (default: STORAGE/report).
 
-    The same run folders give the same bytes.
+    The same run folders give the same bytes, while the runs' data sets are there or not: what is beyond
+    accuracy needs them.
+
+    Args:
+        storage: the storage folder of a sweep.
+        out: where the report goes.
+        data_dir: the data set of all runs, where it was moved (default: where each config.json has it).
 
     Returns:
         The path of index.html.
@@ -53,13 +61,18 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
     headlines = build_headlines(tables, costs)
     pruning = build_pruning(collection.runs)
     efficiency = read_efficiency(storage, tables)
-    groups = _groups(collection, tables, searches, costs, pruning)
+    beyond = build_beyond(tables, Backgrounds(data_dir))
+    groups = _groups(collection, tables, searches, costs, pruning, beyond)
     departures = list(dict.fromkeys(d for s in collection.sweeps for d in s.departures))
     title = f"bearray report: {collection.name}"
     pairs = [(t, p) for g in groups for t, p, _ in g.tables]
     overviews = [g.overview for g in groups if g.overview]
     glances = [line for overview in overviews for line in overview_markdown(overview)]
-    sections = [*efficiency_text.markdown(efficiency), *pruning_text.markdown(pruning)]
+    sections = [
+        *beyond_text.markdown(beyond),
+        *efficiency_text.markdown(efficiency),
+        *pruning_text.markdown(pruning),
+    ]
     texts = {
         "report.md": markdown(title, headlines, pairs, searches, departures, sections, glances),
         "tables/overview.csv": overview_csv(overviews),
@@ -75,6 +88,8 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
             "tables/efficiency.csv": efficiency_text.csv(efficiency),
             "tables/efficiency.tex": efficiency_text.latex(efficiency),
         }
+    if beyond:
+        texts |= {"tables/beyond.csv": beyond_text.csv(beyond)}
     if pruning:
         texts |= {
             "tables/pruning.csv": pruning_text.rates_csv(pruning),
@@ -86,6 +101,7 @@ def write_report(storage: Path, out: Path | None = None) -> Path:
         if g.overview:
             texts[f"tables/{slug}-overview.tex"] = overview_latex(g.overview)
         texts |= {f"tables/{slug}-{table.normalize}.tex": latex(table) for table, _, _ in g.tables}
+        texts |= {f"tables/{slug}-beyond-{t.normalize}.tex": beyond_text.latex(t) for t in g.beyond}
         texts |= {f"tables/{_pruning_slug(slug, t)}.tex": pruning_text.latex(t) for t, _ in g.pruning}
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -124,6 +140,7 @@ def _groups(
     searches: list[Search],
     costs: Mapping[tuple[str, str], list[Cost]],
     pruning: list[PruningTable],
+    beyond: list[BeyondTable],
 ) -> list[html.Group]:
     found = []
     for i, ((dataset, base_model), members) in enumerate(by_group(collection.runs).items(), 1):
@@ -165,6 +182,10 @@ def _groups(
                 cost_figure=cost_figure(f"{slug}-cost", where, cost) if any(c.total for c in cost) else None,
                 pruning=[(t, pruning_figures(_pruning_slug(slug, t), t)) for t in analyses],
                 overview=build_overview(mine, cost, analyses),
+                beyond=sorted(
+                    (t for t in beyond if (t.dataset, t.base_model) == (dataset, base_model)),
+                    key=lambda t: first is None or t.normalize != first.normalize,
+                ),
             )
         )
     return found

@@ -229,3 +229,57 @@ def write_sweep(storage: Path) -> None:
         "departures": ["model.base: llama-3.2-3b -> local:tiny", "train.epochs: 10 -> 3"],
     }
     (storage / "sweep.json").write_text(json.dumps(sweep))
+
+
+def write_run_on(
+    folder: Path, data_dir: Path, *, method: str, hit: float = 0.3, seed: int = 0, **more: Any
+) -> Path:
+    """A run folder whose test cases, targets and lists are of a real data set; `more` as in `write_run`,
+    where `changes` may hold data.test_windows. Lists are random titles with the target at its rank."""
+    from bearray.config import DataConfig
+    from bearray.data import clean_title, open_dataset
+    from bearray.task import sampled_windows
+
+    dataset = open_dataset(data_dir)
+    changes = {"data.path": str(data_dir), **more.pop("changes", {})}
+    limit = {
+        k.partition(".")[2]: v for k, v in changes.items() if k in ("data.test_windows", "data.sample_seed")
+    }
+    windows = sampled_windows(dataset, DataConfig(**limit), "test")
+    users, n = windows["user_id"].to_numpy(), len(windows)
+    given = {"full": False, "data_hash": dataset.content_hash, "dataset": data_dir.name, **more}
+    write_run(folder, method=method, hit=hit, seed=seed, n=n, changes=changes, **given)
+    stands: dict[str, int] = {}  # title -> the lowest item that has it
+    ordered = dataset.items.sort_values("item_id")
+    of = {
+        int(item): stands.setdefault(clean_title(title), int(item))
+        for item, title in zip(ordered["item_id"], ordered["title"], strict=True)
+    }
+    warm = {int(item) for items in dataset.train["item_ids"] for item in items}
+    rng = np.random.default_rng(seed)
+    rank = ranks(n, hit, 100 * seed)
+    targets = [int(items[-1]) for items in windows["item_ids"]]
+    lists = []
+    for place, target in zip(rank, targets, strict=True):
+        others = [int(i) for i in rng.permutation(list(stands.values())) if i != of[target]][:BEAMS]
+        if place < BEAMS:
+            others.insert(int(place), of[target])
+        lists.append(others[:BEAMS])
+    table = pa.table(
+        {
+            "user_id": pa.array(users, pa.int32()),
+            "row": pa.array(np.arange(n), pa.int32()),
+            "target": pa.array(targets, pa.int32()),
+            "items": pa.array(lists, pa.list_(pa.int32())),
+            "scores": pa.array([[0.0] * BEAMS] * n, pa.list_(pa.float32())),
+            "rank": pa.array(rank, pa.float64()),
+            "warm": pa.array([t in warm for t in targets], pa.bool_()),
+        }
+    )
+    for shard in (folder / "predictions").glob("*.parquet"):
+        shard.unlink()
+    pq.write_table(table, folder / "predictions" / "shard-00000.parquet")
+    result = json.loads((folder / "result.json").read_text())
+    result["test"]["trie"] = evaluate(rank, users)
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
