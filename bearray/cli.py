@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
     "report": ("bearray.commands.report:report", "write the report of a storage folder"),
+    "compare": ("bearray.commands.compare:compare", "compare runs: paired differences, where, for whom"),
     "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),
     "bench objectives": (
         "bearray.commands.bench:objectives",
@@ -45,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Begin": ("doctor", "data", "base-model"),
     "Train and test": ("sweep", "baseline", "bench"),
-    "Look at results": ("report", "pruning"),
+    "Look at results": ("report", "compare", "pruning"),
     "Use a trained model": ("recommend", "export", "serve"),
     "Look up": ("objectives", "decoders"),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def collect(storage: Path) -> Collection:
     sweeps: list[Sweep] = []
     for folder, names in _folders(storage):
         if "config.json" in names and names & {"metrics.jsonl", "result.json"}:
-            runs.append(_read_run(storage, folder))
+            runs.append(read_run(folder, folder.relative_to(storage).as_posix()))
         if "sweep.json" in names:
             sweeps.append(_read_sweep(storage, folder))
     if not runs:
@@ -55,11 +55,12 @@ def collect(storage: Path) -> Collection:
             f"{storage} holds no run: nowhere under it is a folder with config.json and metrics.jsonl; "
             "give the storage folder of a sweep (its --storage)"
         )
-    return Collection(name=storage.resolve().name, runs=_short_models(runs), sweeps=tuple(sweeps))
+    return Collection(name=storage.resolve().name, runs=short_models(runs), sweeps=tuple(sweeps))
 
 
-def _short_models(runs: list[Run]) -> tuple[Run, ...]:
-    """Base models that are local folders by their last name, where that is still one name a model."""
+def short_models(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Runs whose base models that are local folders are called by their last name, where that is still one
+    name a model."""
     folders = {r.base_model for r in runs if Path(r.base_model).is_absolute()}
     taken = Counter([Path(f).name for f in folders] + sorted({r.base_model for r in runs} - folders))
     return tuple(
@@ -79,7 +80,12 @@ def _folders(storage: Path) -> Iterator[tuple[Path, set[str]]]:
         yield Path(folder), set(files)
 
 
-def _read_run(storage: Path, folder: Path) -> Run:
+def read_run(folder: Path, run_id: str) -> Run:
+    """One run folder, checked; `run_id` is its name among others.
+
+    Raises:
+        DataError: a file in it is damaged; the message names file, and line or row.
+    """
     path = folder / "config.json"
     config = read_json(path)
     for key in ("run", "role", "method", "dataset", "base_model"):
@@ -105,7 +111,7 @@ def _read_run(storage: Path, folder: Path) -> Run:
             predictions[name] = read_predictions(where)
             check_against_result(where, predictions[name], result, name)
     return Run(
-        id=folder.relative_to(storage).as_posix(),
+        id=run_id,
         folder=folder,
         settings=config["run"],
         role=config["role"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bearray.report import beyond_text, efficiency_text
 from bearray.report.beyond import BeyondTable
@@ -24,6 +24,10 @@ from bearray.report.pruning_text import RATE_CAPTION, SEARCH_CAPTION, rate_cells
 from bearray.report.published import Published
 from bearray.report.records import Collection, Run, visible
 from bearray.report.search import Search, axis_words
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 TEMPLATES = ("page.html.j2", "beyond.html.j2", "efficiency.html.j2", "macros.html.j2", "pruning.html.j2")
 
@@ -58,22 +62,12 @@ def page(
     efficiency: Efficiency | None = None,
 ) -> str:
     """The whole page. All names come from files that others wrote, so the template escapes every value."""
-    from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
     def panels(figure: Figure) -> list[Markup]:
         return [Markup(svg) for svg in inline(figure)]
 
-    here = files("bearray.report")
-    templates = {n: here.joinpath(n).read_text(encoding="utf-8") for n in TEMPLATES}
-    environment = Environment(
-        loader=DictLoader(templates),
-        autoescape=True,
-        finalize=_seen,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment, style = environment_of(TEMPLATES)
     environment.globals |= {"panels": panels, "mark": mark, "setting": setting_text, "seconds": seconds}
     environment.globals |= {
         "axis_words": axis_words,
@@ -82,7 +76,7 @@ def page(
     }
     return environment.get_template("page.html.j2").render(
         title=title,
-        style=Markup(_style(here.joinpath("style.css.j2").read_text(encoding="utf-8"))),
+        style=style,
         collection=collection,
         counts=count_words(collection.runs),
         headlines=headlines,
@@ -112,6 +106,23 @@ def page(
         sweep_settings=[(s.id, flatten(_without_places(s.sweep))) for s in collection.sweeps if s.sweep],
         versions=versions(collection.runs),
     )
+
+
+def environment_of(templates: Sequence[str]) -> tuple[Environment, Markup]:
+    """Templates of this package, every value of which is escaped, and the style sheet of all pages."""
+    from jinja2 import DictLoader, Environment, StrictUndefined
+    from markupsafe import Markup
+
+    here = files("bearray.report")
+    environment = Environment(
+        loader=DictLoader({n: here.joinpath(n).read_text(encoding="utf-8") for n in templates}),
+        autoescape=True,
+        finalize=_seen,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment, Markup(_style(here.joinpath("style.css.j2").read_text(encoding="utf-8")))
 
 
 def _style(text: str) -> str:

@@ -19,6 +19,7 @@ HARMLESS = (
     "decoding.normalize",
     "evaluation.",
     "train.cpus_per_worker",
+    "train.hang_timeout_s",
     "train.max_failures",
 )
 """Settings that say where and how fast, or that the tables treat apart; not what was trained or decoded."""
@@ -94,6 +95,22 @@ def same_cases(run: Run, frame: pd.DataFrame) -> str:
     for column in ("row", "user_id", "target"):
         digest.update(frame[column].to_numpy(dtype=np.int64).tobytes())
     return digest.hexdigest()
+
+
+def why_other_cases(
+    a: Run, b: Run, cases_a: pd.DataFrame, cases_b: pd.DataFrame, names: Sequence[str]
+) -> str:
+    """What is not the same about the test cases of two runs, in one sentence without its full stop."""
+    if a.data_hash != b.data_hash:
+        return "their data folders differ (data_hash)"
+    cases = [
+        set(frame[["row", "user_id", "target"]].itertuples(index=False, name=None))
+        for frame in (cases_a, cases_b)
+    ]
+    (x, y), (m, n) = names, map(len, cases)
+    why = f"{x} has {m} cases, {y} has {n}, and {len(cases[0] & cases[1])} are in both"
+    settings = differences(a.settings.get("data", {}), b.settings.get("data", {}), "data")
+    return f"{why} ({'; '.join(settings)})" if settings else why
 
 
 def _without_seed(run: Run) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from bearray.config import differences
 from bearray.report.cells import (
     METRICS,
     POPULATION_WORDS,
@@ -42,6 +41,7 @@ from bearray.report.rows import (
     same_cases,
     value_of,
     varying,
+    why_other_cases,
 )
 from bearray.stats import bootstrap_interval
 
@@ -107,18 +107,7 @@ def _refusal(
 ) -> str:
     (x, *_), (y, *_) = samples[:2]
     a, b = rows[x][0], rows[y][0]
-    if a.data_hash != b.data_hash:
-        why = "their data folders differ (data_hash)"
-    else:
-        cases = [
-            set(frames[r.id][["row", "user_id", "target"]].itertuples(index=False, name=None)) for r in (a, b)
-        ]
-        shared = len(cases[0] & cases[1])
-        m, n = map(len, cases)
-        why = f"{x} has {m} cases, {y} has {n}, and {shared} are in both"
-        settings = differences(a.settings.get("data", {}), b.settings.get("data", {}), "data")
-        if settings:
-            why += f" ({'; '.join(settings)})"
+    why = why_other_cases(a, b, frames[a.id], frames[b.id], (x, y))
     clusters = " | ".join(", ".join(sample) for sample in samples)
     return (
         f"{POPULATION_WORDS[population]}: not every row was tested on the same cases, so rows are "

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bearray.errors import StorageError
 from bearray.report import beyond_text, efficiency_text, formats, html, pruning_text
 from bearray.report.background import Backgrounds
 from bearray.report.beyond import BeyondTable, build_beyond
@@ -19,6 +16,7 @@ from bearray.report.curves import training_figure, violation_figure
 from bearray.report.efficiency import read_efficiency
 from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.figures import Figure, save
+from bearray.report.files_out import replaced_together, write_texts
 from bearray.report.headline import build_headlines, primary
 from bearray.report.latex import latex
 from bearray.report.markdown import markdown
@@ -103,23 +101,10 @@ def write_report(storage: Path, out: Path | None = None, *, data_dir: str | None
         texts |= {f"tables/{slug}-{table.normalize}.tex": latex(table) for table, _, _ in g.tables}
         texts |= {f"tables/{slug}-beyond-{t.normalize}.tex": beyond_text.latex(t) for t in g.beyond}
         texts |= {f"tables/{_pruning_slug(slug, t)}.tex": pruning_text.latex(t) for t, _ in g.pruning}
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        # Moved into place at the end, the page last: who finds a new page finds all that belongs to it.
-        with tempfile.TemporaryDirectory(prefix=".report-", dir=target) as folder:
-            scratch = Path(folder)
-            for figure in [*_figures(groups), *(efficiency_figures(efficiency) if efficiency else ())]:
-                save(figure, scratch / "figures")
-            for name, text in texts.items():
-                path = scratch / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8", newline="\n")
-            files = [f.relative_to(scratch) for f in sorted(scratch.rglob("*")) if f.is_file()]
-            for file in sorted(files, key=lambda file: file == Path("index.html")):
-                (target / file).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(scratch / file, target / file)
-    except OSError as error:
-        raise StorageError(f"cannot write the report to {target}: {error}") from error
+    with replaced_together(target, last="index.html") as scratch:
+        for figure in [*_figures(groups), *(efficiency_figures(efficiency) if efficiency else ())]:
+            save(figure, scratch / "figures")
+        write_texts(scratch, texts)
     return target / "index.html"
 
 

@@ -56,14 +56,14 @@ def test_failed_unfinished_and_untested_runs_are_kept_with_a_reason(tmp_path: Pa
 def test_a_status_of_a_later_version_is_shown(tmp_path: Path) -> None:
     storage = tmp_path / "storage"
     write_run(storage / "a", method="SFT")
-    write_run(storage / "b", method="BEAR", role="trial", status="stopped", error="epoch 1: pruned", hit=None)
+    write_run(storage / "b", method="BEAR", role="trial", status="shelved", error="epoch 1: pruned", hit=None)
     write_run(storage / "c", method="MSL", status='">paused<b>', hit=None, valid=None)
     _, b, c = collect(storage).runs
-    assert (b.status, b.reason) == ("stopped", "epoch 1: pruned")
+    assert (b.status, b.reason) == ("shelved", "epoch 1: pruned")
     assert c.reason == ""
     page = write_report(storage).read_text()
-    assert "3 runs: 1 finished, 1 &#34;&gt;paused&lt;b&gt;, 1 stopped" in page
-    assert '<span class="status-other">stopped</span>: epoch 1: pruned' in page
+    assert "3 runs: 1 finished, 1 &#34;&gt;paused&lt;b&gt;, 1 shelved" in page
+    assert '<span class="status-other">shelved</span>: epoch 1: pruned' in page
     assert "paused<b>" not in page
 
 
