@@ -42,6 +42,7 @@ SHAPES: dict[str, Any] = {
     "result.json": {
         "status": str,
         "error": (str, _NULL),
+        "stopped": (str, _NULL),
         "chosen": bool,
         "checkpoint": (str, _NULL),
         "best_epoch": Number(whole=True, low=0, null=True),

@@ -163,7 +163,7 @@ def test_a_config_error_is_a_value_error_and_survives_pickling():
         ({"trian": {}}, r"unknown setting 'trian'; known here: data, decoding, evaluation, model"),
         (
             {"train": {"learning_rate": 1.0}},
-            r"unknown setting 'train\.learning_rate'; known here: batch_size",
+            r"unknown setting 'train\.learning_rate'; known here: accelerator, batch_size",
         ),
         ([1], "mapping"),
         ({"train": [1]}, r"train is \[1\]; it must be a mapping"),

@@ -11,10 +11,12 @@ from bearray.config.inputs import DataConfig, ModelConfig
 from bearray.config.run import RunConfig
 from bearray.config.training import (
     BestOfUpdate,
+    Device,
     Form,
     NegativeKind,
     Normalize,
     ObjectiveConfig,
+    Placement,
     TrainConfig,
 )
 from bearray.config.tree import config_hash, differences, from_dict, override, to_dict
@@ -25,12 +27,14 @@ __all__ = [
     "DataConfig",
     "DecodingConfig",
     "DecodingMethod",
+    "Device",
     "EvaluationConfig",
     "Form",
     "ModelConfig",
     "NegativeKind",
     "Normalize",
     "ObjectiveConfig",
+    "Placement",
     "RunConfig",
     "SASRecConfig",
     "TrainConfig",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bearray.config.checks import at_least, optional_count, positive, require
-from bearray.config.training import Normalize
+from bearray.config.training import Device, Normalize
 
 DecodingMethod = Literal["beam", "d3", "diverse", "exact", "greedy", "grounding"]
 
@@ -79,7 +79,9 @@ class EvaluationConfig:
     actors: int | None = None
     """Ray Data actors (None: as many as the cluster has room for)."""
     cpus_per_actor: float = 1.0
-    """CPUs reserved for each actor; on a GPU cluster each also takes one GPU."""
+    """CPUs reserved for each actor; on GPU each also takes one GPU."""
+    device: Device = "auto"
+    """As train.device, for the actors."""
     shard_size: int = 256
     """Test cases in one predictions file, the unit of resumption."""
     ks: tuple[int, ...] = (1, 5, 10)

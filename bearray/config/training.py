@@ -12,6 +12,8 @@ Normalize = Literal["trie", "full"]
 Form = Literal["equation", "released", "hinge"]
 NegativeKind = Literal["uniform", "popularity", "near", "self"]
 BestOfUpdate = Literal["static", "dynamic"]
+Device = Literal["auto", "gpu", "cpu"]
+Placement = Literal["pack", "strict_pack", "spread", "strict_spread"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,14 @@ class TrainConfig:
     """Ray Train workers; on GPU one GPU each."""
     cpus_per_worker: float = 1.0
     """CPUs reserved for each worker."""
+    device: Device = "auto"
+    """auto: GPUs where the cluster has some or its autoscaler may add some, else CPUs. gpu waits for GPUs and
+    never trains on CPUs."""
+    accelerator: str | None = None
+    """Kind of GPU to train on, by Ray's name of it, such as A100 or L40S (None: any)."""
+    placement: Placement = "pack"
+    """Where a run's workers go: pack (few nodes, best for speed), strict_pack (one node, or wait for one),
+    spread (over nodes), strict_spread (each on a node of its own)."""
     max_failures: int = 3
     """Restarts from the last checkpoint after a lost worker."""
     validate_every: int = 1
@@ -160,6 +170,12 @@ class TrainConfig:
             "train.init_adapter",
             self.init_adapter,
             "a folder or URI, or None",
+        )
+        require(
+            self.accelerator is None or (bool(self.accelerator) and self.device != "cpu"),
+            "train.accelerator",
+            self.accelerator,
+            "None, or the name of a GPU, and then train.device is not cpu",
         )
         require(self.zero_stage in (0, 1, 2, 3), "train.zero_stage", self.zero_stage, "0, 1, 2 or 3")
         require(

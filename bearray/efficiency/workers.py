@@ -14,18 +14,16 @@ import ray
 import ray.data
 import ray.train
 import ray.train.torch
-import torch
 from ray.exceptions import RayError
-from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from bearray.config import RunConfig
 from bearray.efficiency.parts import DECODING, DecodingPart, measure_training
 from bearray.efficiency.results import PartFolder, Record
-from bearray.errors import BearrayError, ResourceError
+from bearray.errors import BearrayError
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
-from bearray.training.trainer import check_resources, cluster_has_gpus
+from bearray.training.resources import actor_room, assigned_device, check_resources, scaling_config, uses_gpu
 
 _STATE = "ray"
 """Ray Train's own state, in STORAGE/efficiency while the workers run."""
@@ -38,12 +36,7 @@ def check_cluster(run: RunConfig) -> None:
         ResourceError: the cluster has no room for the workers or for the actor.
     """
     check_resources(run)
-    cpus = ray.cluster_resources().get("CPU", 0)
-    if run.evaluation.cpus_per_actor > cpus:
-        raise ResourceError(
-            f"evaluation.cpus_per_actor is {run.evaluation.cpus_per_actor:g}, but the cluster has {cpus:g} "
-            "CPUs"
-        )
+    actor_room(run.evaluation, 1, 1)
 
 
 def train_on_ray(run: RunConfig, plan: Record) -> None:
@@ -52,15 +45,11 @@ def train_on_ray(run: RunConfig, plan: Record) -> None:
     Raises:
         BearrayError: a worker failed; with its reason.
     """
-    gpu = cluster_has_gpus()
+    gpu = uses_gpu(run.train.device)
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"plan": plan},
-        scaling_config=ScalingConfig(
-            num_workers=run.train.num_workers,
-            use_gpu=gpu,
-            resources_per_worker={"CPU": run.train.cpus_per_worker, **({"GPU": 1} if gpu else {})},
-        ),
+        scaling_config=scaling_config(run.train, gpu),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=ray.train.RunConfig(name=_STATE, storage_path=plan["folder"]),
     )
@@ -86,7 +75,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
 class _DecodingActor:
     def __init__(self, plan: Record) -> None:
         quiet_libraries()
-        self.part = DecodingPart(plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.part = DecodingPart(plan, assigned_device())
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.part.measure([int(n) for n in batch["round"]])
@@ -109,7 +98,7 @@ def decode_on_ray(run: RunConfig, plan: Record) -> None:
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=1),
         num_cpus=run.evaluation.cpus_per_actor,
-        num_gpus=1 if cluster_has_gpus() else None,
+        num_gpus=1 if uses_gpu(run.evaluation.device) else None,
     )
     try:
         for _ in pool.iter_batches(batch_size=1):

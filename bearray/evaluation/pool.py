@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import ray.data
-import torch
+from ray.exceptions import RayError
 
 from bearray.config import RunConfig, from_dict, to_dict
-from bearray.errors import ResourceError
+from bearray.errors import BearrayError
 from bearray.evaluation.shards import ShardedTable, write_shard
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
 from bearray.task import Case, Split, load_task
 from bearray.trained import load_trained
+from bearray.training.capacity import Capacity, cluster_capacity
+from bearray.training.resources import actor_resources, actor_room, assigned_device, uses_gpu
 
 OnShard = Callable[[int, int], None]
 """Told (shards done, shards in all)."""
@@ -40,7 +41,7 @@ class ShardActor(ABC):
         quiet_libraries()
         self.config = from_dict(RunConfig, config)
         self.split = split
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = assigned_device()
         self.task = load_task(self.config)
         self.trie = self.task.catalog.trie.to(self.device)
         # Grounding also needs the model without its adapter.
@@ -69,26 +70,24 @@ class ShardActor(ABC):
         return {"shard": batch["shard"]}
 
 
-def pool_size(config: RunConfig, shards: int) -> int:
-    """Actors for so many shards: as asked for, else what the cluster has room for, never more than shards.
+def pool_size(config: RunConfig, shards: int) -> tuple[int, int]:
+    """Actors for so many shards: how many at first, and how many at most once the autoscaler has added nodes.
+
+    As many as asked for, else as the cluster has room for, never more than shards. With none asked for,
+    nodes that are there are used at once, and more are made for shards that wait.
 
     Raises:
         ResourceError: more actors are asked for than the cluster can hold.
     """
-    have, evaluation = ray.cluster_resources(), config.evaluation
-    gpus = int(have.get("GPU", 0))
-    room = gpus or int(have.get("CPU", 0) / evaluation.cpus_per_actor)
-    if evaluation.actors is not None and evaluation.actors > room:
-        raise ResourceError(
-            f"evaluation.actors is {evaluation.actors}, but the cluster has room for {room}: {gpus} GPUs, "
-            f"{have.get('CPU', 0):g} CPUs at evaluation.cpus_per_actor={evaluation.cpus_per_actor:g}"
-        )
-    if room < 1:
-        raise ResourceError(
-            f"evaluation.cpus_per_actor is {evaluation.cpus_per_actor:g}, but the cluster has "
-            f"{have.get('CPU', 0):g} CPUs"
-        )
-    return max(1, min(evaluation.actors or room, shards))
+    evaluation = config.evaluation
+    room = actor_room(evaluation, evaluation.actors or 1, shards)
+    most = min(evaluation.actors or room, shards)
+    if evaluation.actors is not None:
+        return most, most
+    live = Capacity(cluster_capacity().nodes).room(
+        actor_resources(evaluation, uses_gpu(evaluation.device)), limit=most
+    )
+    return max(1, live), most
 
 
 def make_shards(
@@ -111,6 +110,8 @@ def make_shards(
 
     Raises:
         ResourceError: as `pool_size`.
+        BearrayError: an actor's own, such as a storage that is full. An actor that is lost is started again,
+            and so is its shard.
     """
     todo: list[dict[str, Any]] = [
         {**job, "folder": table.folder.root, "shard": number, "rows": list(table.rows_of(number))}
@@ -119,17 +120,33 @@ def make_shards(
     ]
     if not todo:
         return
+    first, most = pool_size(config, len(todo))
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     pool = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
         actor,
         fn_constructor_args=(to_dict(config), checkpoint, split),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=pool_size(config, len(todo))),
+        compute=ray.data.ActorPoolStrategy(min_size=first, max_size=most),
         num_cpus=config.evaluation.cpus_per_actor,
-        num_gpus=1 if ray.cluster_resources().get("GPU", 0) else None,
+        num_gpus=1 if uses_gpu(config.evaluation.device) else None,
     )
     shards = sum(table.shards for table, _ in tables)
-    for done, _ in enumerate(pool.iter_batches(batch_size=1), shards - len(todo) + 1):
-        if on_shard is not None:
-            on_shard(done, shards)
+    try:
+        for done, _ in enumerate(pool.iter_batches(batch_size=1), shards - len(todo) + 1):
+            if on_shard is not None:
+                on_shard(done, shards)
+    except RayError as error:
+        own = _own_error(error)
+        if own is None:
+            raise
+        raise own from None
+
+
+def _own_error(error: BaseException | None) -> BearrayError | None:
+    """The error for the user among what Ray has wrapped around it on the way from an actor, if any."""
+    while error is not None:
+        if isinstance(error, BearrayError) and not isinstance(error, RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from bearray.config import RunConfig, to_dict
-from bearray.errors import ResourceError
 from bearray.runs import CHECKPOINTS, Storage
 from bearray.training.divergence import REPORT, DivergedError
+from bearray.training.resources import scaling_config, uses_gpu
 from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
 
 
@@ -32,31 +31,6 @@ class Trained:
     valid_seconds: float
 
 
-def cluster_has_gpus() -> bool:
-    return ray.cluster_resources().get("GPU", 0) > 0
-
-
-def check_resources(config: RunConfig, *, driver_cpus: float = 0.0) -> None:
-    """Refuse what would wait for ever: more workers than the cluster has room for, counting autoscaled nodes.
-
-    Raises:
-        ResourceError: with what is asked for and what there is.
-    """
-    have, train = ray.cluster_resources(), config.train
-    if cluster_has_gpus():
-        if train.num_workers > have["GPU"]:
-            raise ResourceError(
-                f"train.num_workers is {train.num_workers}, but the cluster has {have['GPU']:g} GPUs"
-            )
-        return
-    need, cpus = train.num_workers * train.cpus_per_worker + driver_cpus, have.get("CPU", 0)
-    if need > cpus:
-        raise ResourceError(
-            f"train.num_workers={train.num_workers} with train.cpus_per_worker={train.cpus_per_worker:g} "
-            f"need {need:g} CPUs, but the cluster has {cpus:g}"
-        )
-
-
 def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> Trained:
     """Train a run, or continue it from its last checkpoint.
 
@@ -71,15 +45,11 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
             state before that update and a report. Such a run is not started again by itself.
     """
     folder.delete(DIVERGED)  # of an earlier attempt
-    gpu = cluster_has_gpus()
+    gpu = uses_gpu(config.train.device)
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"config": to_dict(config), "folder": folder.root},
-        scaling_config=ScalingConfig(
-            num_workers=config.train.num_workers,
-            use_gpu=gpu,
-            resources_per_worker={"CPU": config.train.cpus_per_worker, **({"GPU": 1} if gpu else {})},
-        ),
+        scaling_config=scaling_config(config.train, gpu),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,

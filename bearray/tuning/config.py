@@ -42,6 +42,15 @@ class SearchConfig:
     """Sample both on a logarithmic scale."""
     seed: int = 42
     """Seed of the sampler."""
+    early_stopping: Literal["none", "asha"] = "none"
+    """asha stops trials whose validation NDCG@10 is behind that of others at the same epoch. none by default:
+    the learning rate falls to 0 over a run's epochs, so that early ones say little of the last, and they are
+    few."""
+    grace_epochs: int = 2
+    """ASHA: epochs that every trial has."""
+    reduction_factor: int = 2
+    """ASHA: the best 1 / reduction_factor go on at grace_epochs, at reduction_factor times as many, and so
+    forth."""
     max_concurrent: int | None = None
     """Trials at a time (None: as many as the cluster has room for)."""
 
@@ -52,6 +61,10 @@ class SearchConfig:
             raise ConfigError(
                 f"search.max_concurrent is {self.max_concurrent}; it must be None or at least 1"
             )
+        if self.grace_epochs < 1:
+            raise ConfigError(f"search.grace_epochs is {self.grace_epochs}; it must be at least 1")
+        if self.reduction_factor < 2:
+            raise ConfigError(f"search.reduction_factor is {self.reduction_factor}; it must be at least 2")
         for name in AXES:
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -114,6 +127,13 @@ class SweepConfig:
                 raise ConfigError(
                     f"search.methods has {method}; lambda and xi are settings of "
                     f"{', '.join(REGULARISED)} only"
+                )
+        for method in self.searched if self.search.early_stopping == "asha" else ():
+            epochs = by_method.get(method, {}).get("train.epochs", self.run.train.epochs)
+            if self.search.grace_epochs >= epochs:
+                raise ConfigError(
+                    f"search.grace_epochs is {self.search.grace_epochs}, but {method} has {epochs} epochs: "
+                    "no trial could be stopped early; lower it, or search.early_stopping none"
                 )
         for method in set(self.search.methods) & set(by_method):
             if set(AXES.values()) & set(by_method[method]):
@@ -204,6 +224,10 @@ def scaled(sweep: SweepConfig, scale: Scale) -> SweepConfig:
         scale=scale,
         smoke=smoke,
         base_model=("local:tiny",),
-        search=replace(sweep.search, trials=2 if smoke else 6),
+        search=replace(
+            sweep.search,
+            trials=2 if smoke else 6,
+            early_stopping="none" if smoke else sweep.search.early_stopping,  # it has a single epoch
+        ),
         run=override(sweep.run, SMOKE if smoke else CPU),
     )

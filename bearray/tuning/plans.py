@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bearray.backbones import base_model_kind
 from bearray.config import ObjectiveConfig, RunConfig, differences, override, to_dict
 from bearray.data import Dataset
 from bearray.errors import ConfigError
 from bearray.runs import absolute
-from bearray.tuning.config import REGULARISED, SweepConfig
+from bearray.tuning.config import AXES, REGULARISED, SweepConfig
 from bearray.tuning.settings import method_settings
 from bearray.tuning.trial import RunPlan, run_place
 
@@ -52,6 +53,18 @@ def plan_runs(sweep: SweepConfig, dataset: Dataset, base: str, resolved: str) ->
                 data_hash=dataset.content_hash,
             )
     return plans
+
+
+def trial_plan(space: dict[str, Any], plan: dict[str, Any] | None = None) -> RunPlan:
+    """The run of a Ray Tune trial.
+
+    Args:
+        space: what Tune gives the trial: values of the searched axes, or the whole run as "plan".
+        plan: what a search starts from, as `RunPlan.to_dict`.
+    """
+    base = RunPlan.from_dict(plan if plan is not None else space["plan"])
+    changes = {AXES[axis]: space[axis] for axis in AXES if axis in space}
+    return replace(base, config=override(base.config, changes))
 
 
 def _with_objective(run: RunConfig, objective: str) -> RunConfig:

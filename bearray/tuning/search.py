@@ -3,6 +3,7 @@ workers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,28 +11,42 @@ from typing import Any
 
 from ray import tune
 from ray.tune import ResultGrid
-from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.result import TIMESTEPS_TOTAL
 
 from bearray.config import override
 from bearray.runs import Storage
+from bearray.training.resources import uses_gpu
 from bearray.training.worker import SCORE
-from bearray.tuning.cluster import DRIVER_CPUS, concurrent_trials
+from bearray.tuning.cluster import DRIVER_CPUS, START_TIMEOUT, concurrent_trials
 from bearray.tuning.config import AXES, SearchConfig
-from bearray.tuning.trial import RunPlan, execute
+from bearray.tuning.plans import trial_plan
+from bearray.tuning.stopping import EPOCH, REPORTED, EpochASHA, EpochReport, PrunedTrials, StoppedRuns
+from bearray.tuning.trial import STOPPED, RunPlan, ended, execute
 from bearray.tuning.trust import check_own
 
-REPORTED = "run_id"
 
-
-def _drive(space: dict[str, Any], *, storage: str, plan: dict[str, Any] | None = None) -> None:
+def _drive(
+    space: dict[str, Any], *, storage: str, gpu: bool, start_timeout: str, plan: dict[str, Any] | None = None
+) -> None:
     """Body of a trial: train the run and tell Tune its best validation score last, which is what Optuna
-    takes."""
-    base = RunPlan.from_dict(plan if plan is not None else space["plan"])
-    changes = {AXES[axis]: space[axis] for axis in AXES if axis in space}
-    run = replace(base, config=override(base.config, changes))
-    result = execute(run, Storage(storage).child("runs", run.run_id), [TuneReportCallback()])
-    tune.report({SCORE: result["valid"]["ndcg@10"], "epoch": result["best_epoch"], REPORTED: run.run_id})
+    takes.
+
+    Args:
+        gpu: what train.device auto means on this cluster.
+        start_timeout: seconds for which Ray Train waits for workers at a time; it asks again for ever.
+    """
+    os.environ.setdefault(START_TIMEOUT, start_timeout)  # Ray Train takes it from the process that starts it
+    run = trial_plan(space, plan)
+    if run.config.train.device == "auto":
+        run = replace(run, config=override(run.config, {"train.device": "gpu" if gpu else "cpu"}))
+    folder = Storage(storage).child("runs", run.run_id)
+    result = ended(folder) or execute(run, folder, [EpochReport()])
+    last = {
+        SCORE: result["valid"]["ndcg@10"],
+        EPOCH: run.config.train.epochs,
+        TIMESTEPS_TOTAL: result["best_epoch"],
+    }
+    tune.report(last if result["status"] == STOPPED else last | {REPORTED: run.run_id})
 
 
 def run_methods(
@@ -49,8 +64,7 @@ def run_methods(
         callbacks: for Ray Tune, such as W&B's.
     """
     space = {"plan": tune.grid_search([p.to_dict() for p in plans])}
-    largest = max(plans, key=lambda p: p.config.train.num_workers * p.config.train.cpus_per_worker)
-    return _fit(name, space, storage, largest, max_concurrent=max_concurrent, callbacks=callbacks)
+    return _fit(name, space, storage, plans, max_concurrent=max_concurrent, callbacks=callbacks)
 
 
 def run_search(
@@ -80,16 +94,21 @@ def run_search(
     sample = tune.loguniform if search.log_scale else tune.uniform
     space = {axis: sample(*getattr(search, axis)) for axis in AXES}
     journal.parent.mkdir(parents=True, exist_ok=True)
-    algorithm = OptunaSearch(
+    algorithm = PrunedTrials(
         metric=SCORE,
         mode="max",
         sampler=optuna.samplers.TPESampler(seed=search.seed, multivariate=True, constant_liar=True),
         study_name=name,
         storage=JournalStorage(JournalFileBackend(str(journal))),
     )
+    values, scheduler = plan.to_dict(), None
+    if search.early_stopping == "asha":
+        about: dict[str, Any] = {"epochs": plan.config.train.epochs, "storage": storage.root, "plan": values}
+        scheduler = EpochASHA(search, **about)
+        callbacks = [*callbacks, StoppedRuns(search, **about)]
     return _fit(
-        name, space, storage, plan, plan=plan.to_dict(), algorithm=algorithm, samples=search.trials,
-        max_concurrent=search.max_concurrent, callbacks=callbacks,
+        name, space, storage, [plan], plan=values, algorithm=algorithm, scheduler=scheduler,
+        samples=search.trials, max_concurrent=search.max_concurrent, callbacks=callbacks,
     )  # fmt: skip
 
 
@@ -97,18 +116,23 @@ def _fit(
     name: str,
     space: dict[str, Any],
     storage: Storage,
-    example: RunPlan,
+    runs: Sequence[RunPlan],
     *,
     plan: dict[str, Any] | None = None,
     algorithm: Any = None,
+    scheduler: Any = None,
     samples: int = 1,
     max_concurrent: int | None,
     callbacks: Sequence[Any],
 ) -> ResultGrid:
     tune_folder = storage.child("tune")
-    trainable = tune.with_resources(
-        tune.with_parameters(_drive, storage=storage.root, plan=plan), {"CPU": DRIVER_CPUS}
-    )
+    about = {
+        "storage": storage.root,
+        "plan": plan,
+        "gpu": uses_gpu("auto"),
+        "start_timeout": os.environ[START_TIMEOUT],
+    }
+    trainable = tune.with_resources(tune.with_parameters(_drive, **about), {"CPU": DRIVER_CPUS})
     path = f"{tune_folder.root}/{name}"
     if tune.Tuner.can_restore(path):
         check_own(path)
@@ -123,8 +147,9 @@ def _fit(
                 metric=SCORE,
                 mode="max",
                 search_alg=algorithm,
+                scheduler=scheduler,
                 num_samples=samples,
-                max_concurrent_trials=concurrent_trials(example.config, max_concurrent),
+                max_concurrent_trials=concurrent_trials([run.config for run in runs], max_concurrent),
                 reuse_actors=False,
                 trial_dirname_creator=_trial_folder,
             ),
@@ -146,7 +171,7 @@ def _each(results: ResultGrid) -> list[Any]:
 
 
 def run_ids(results: ResultGrid) -> list[str]:
-    """Run ids of the trials that ended well."""
+    """Run ids of the trials that were trained to their end."""
     return [
         r.metrics[REPORTED] for r in _each(results) if r.error is None and r.metrics and REPORTED in r.metrics
     ]

@@ -117,11 +117,12 @@ class _Stages:
 
 
 def choose(folders: Sequence[Storage]) -> Storage:
-    """The run with the highest validation NDCG@10; of equal ones the first by name.
+    """The finished run with the highest validation NDCG@10; of equal ones the first by name.
 
-    Ray's order changes when a search is continued, and a rerun must not test a second run.
+    One that was stopped early is left out: its learning rate never came to its end. Ray's order changes when
+    a search is continued, and a rerun must not test a second run.
     """
-    by_name = sorted(folders, key=lambda folder: folder.root)
+    by_name = sorted((f for f in folders if finished(f) is not None), key=lambda folder: folder.root)
     return max(by_name, key=lambda folder: folder.read_json(RESULT)["valid"]["ndcg@10"])
 
 

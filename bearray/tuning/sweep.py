@@ -18,7 +18,7 @@ from bearray.runs import Storage
 from bearray.task import Task, load_task
 from bearray.trained import open_run
 from bearray.training.checks import check_objective
-from bearray.training.trainer import check_resources
+from bearray.training.resources import check_resources
 from bearray.tuning.cluster import DRIVER_CPUS, connect
 from bearray.tuning.config import AXES, SweepConfig
 from bearray.tuning.departures import departures
@@ -67,8 +67,8 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
     callbacks = make_callbacks(sweep.loggers, project=f"bearray-{dataset.name}")
     with watching(storage.child("runs")):
         trained = train_all(sweep, plans, storage, callbacks)
-    for place, folder in trained.chosen.items():
-        _test(folder, place, sweep.run.evaluation)
+        for place, folder in trained.chosen.items():
+            _test(folder, place, sweep.run.evaluation)
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
     report = report_on(storage.root) if sweep.report else storage.root
     if sweep.report:
@@ -163,7 +163,7 @@ def _test(folder: Storage, place: Place, resources: EvaluationConfig) -> None:
     """Decode the test split with a chosen run, once, and complete its result.
 
     Args:
-        resources: its actors and their CPUs are used; all else is the run's own.
+        resources: its actors, their CPUs and device are used; all else is the run's own.
     """
     result = folder.read_json(RESULT)
     name = folder.root.rpartition("/")[2]
@@ -172,7 +172,9 @@ def _test(folder: Storage, place: Place, resources: EvaluationConfig) -> None:
         return
     say(f"{name}: chosen for {place.method.upper()} on {place.base} by validation; decoding the test split")
     run = open_run(folder)
-    actors = {f"evaluation.{name}": getattr(resources, name) for name in ("actors", "cpus_per_actor")}
+    actors = {
+        f"evaluation.{name}": getattr(resources, name) for name in ("actors", "cpus_per_actor", "device")
+    }
     config = override(run.config, actors)
     measured = evaluate_run(
         config,

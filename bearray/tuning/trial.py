@@ -15,14 +15,20 @@ from bearray.training.trainer import train
 
 CONFIG = "config.json"
 RESULT = "result.json"
+STOPPED = "stopped"
+"""Status of a trial's run that was stopped early, because others were better at the same epoch."""
 
 Role = Literal["method", "trial"]
 
 FREE_TO_CHANGE = (
     "evaluation.actors",
     "evaluation.cpus_per_actor",
+    "evaluation.device",
+    "train.accelerator",
     "train.cpus_per_worker",
+    "train.device",
     "train.max_failures",
+    "train.placement",
 )
 """Settings of a run that may change while it is continued, because no result depends on them."""
 
@@ -59,11 +65,16 @@ class RunPlan:
         return cls(**{**values, "config": from_dict(RunConfig, values["config"])})
 
 
-def _identity(config: RunConfig) -> RunConfig:
-    """The settings with those that are free to change at their defaults."""
-    fresh = to_dict(RunConfig())
-    defaults = {name: fresh[name.partition(".")[0]][name.partition(".")[2]] for name in FREE_TO_CHANGE}
-    return override(config, defaults)
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """The settings without those that are free to change, so that a new one of them changes no id; the first
+    four have always been part of it, at their defaults."""
+    values = to_dict(config)
+    for name in FREE_TO_CHANGE:
+        group, _, field = name.partition(".")
+        del values[group][field]
+    values["evaluation"] |= {"actors": None, "cpus_per_actor": 1.0}
+    values["train"] |= {"cpus_per_worker": 1.0, "max_failures": 3}
+    return values
 
 
 def run_place(run_id: str) -> str:
@@ -130,6 +141,12 @@ def finished(folder: Storage) -> dict[str, Any] | None:
     return result if result.get("status") == "finished" else None
 
 
+def ended(folder: Storage) -> dict[str, Any] | None:
+    """The result of a run that is not to be trained any further: finished, or stopped early."""
+    result = folder.read_json(RESULT) if folder.exists(RESULT) else {}
+    return result if result.get("status") in ("finished", STOPPED) else None
+
+
 def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train a run, or continue it, or return what it came to if it is finished.
 
@@ -146,7 +163,8 @@ def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> di
     try:
         trained = train(with_start(plan.config, folder), folder, callbacks)
     except Exception as error:
-        folder.write_json(RESULT, {"status": "failed", "error": reason(error), "chosen": False})
+        if ended(folder) is None:  # a trial that is stopped loses its workers before its own process
+            folder.write_json(RESULT, {"status": "failed", "error": reason(error), "chosen": False})
         raise
     result = {
         "status": "finished",

@@ -13,6 +13,7 @@ from rich.console import Console
 from bearray.errors import BearrayError
 from bearray.runs import Storage
 from bearray.training.worker import METRICS
+from bearray.tuning.waiting import Waiting
 
 CONFIG = "config.json"
 POLL_SECONDS = 4.0
@@ -68,8 +69,14 @@ class _Watcher:
 
 @contextmanager
 def watching(runs: Storage) -> Iterator[None]:
-    """While it lasts, say what the runs in a folder are doing."""
-    with polling(_Watcher(runs).poll, POLL_SECONDS):
+    """While it lasts, say what the runs in a folder are doing, and what they wait for."""
+    watcher, waiting = _Watcher(runs), Waiting(say)
+
+    def look() -> None:
+        watcher.poll()
+        waiting.poll()
+
+    with polling(look, POLL_SECONDS):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shlex
 from typing import Any
 
@@ -42,6 +43,18 @@ def validate(document: dict[str, Any]) -> None:
 
 
 CLUSTER_SPEC = documents()["RayCluster"]["spec"]
+
+
+def test_a_sweep_is_told_what_the_autoscaler_may_add() -> None:
+    """Ray does not tell a sweep on Kubernetes; what its environment says must be what the groups are."""
+    (head,) = CLUSTER_SPEC["headGroupSpec"]["template"]["spec"]["containers"]
+    told = {entry["name"]: entry.get("value") for entry in head["env"]}["BEARRAY_NODE_TYPES"]
+    groups = {}
+    for group in CLUSTER_SPEC["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        resources = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+        groups[group["groupName"]] = {"resources": resources, "max_workers": group["maxReplicas"]}
+    assert json.loads(told) == groups
 
 
 @pytest.mark.parametrize("kind", ["RayCluster", "RayJob"])
@@ -94,7 +107,8 @@ def test_the_token_is_asked_for_and_is_not_in_the_file() -> None:
     assert "Secret" not in documents()
     for template in templates(documents()["RayCluster"]).values():
         for container in template["spec"]["containers"]:
-            assert all("value" not in variable for variable in container["env"])
+            plain = {v["name"] for v in container["env"] if "value" in v}
+            assert plain == {"BEARRAY_NODE_TYPES"}
 
 
 def test_only_workers_ask_for_gpus_and_start_from_zero() -> None:

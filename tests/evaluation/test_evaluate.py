@@ -191,5 +191,5 @@ def test_more_actors_than_the_cluster_holds_are_refused(config, local_ray):
         pool_size(override(config, {"evaluation.actors": 3}), 9)
     with pytest.raises(ResourceError, match=r"cpus_per_actor is 4, but the cluster has 2 CPUs"):
         pool_size(override(config, {"evaluation.actors": None, "evaluation.cpus_per_actor": 4.0}), 9)
-    assert pool_size(override(config, {"evaluation.actors": None}), 9) == 2
-    assert pool_size(config, 1) == 1
+    assert pool_size(override(config, {"evaluation.actors": None}), 9) == (2, 2)
+    assert pool_size(config, 1) == (1, 1)

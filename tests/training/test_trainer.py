@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from bearray.config import from_dict, override, to_dict
 from bearray.errors import ResourceError
 from bearray.runs import Storage
-from bearray.training.trainer import Trained, check_resources, train
+from bearray.training.resources import check_resources
+from bearray.training.trainer import Trained, train
 from tests.conftest import start_ray
 from tests.training.workers import Job, Outcome, run_job
 

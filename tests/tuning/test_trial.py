@@ -124,12 +124,32 @@ def test_a_failed_run_says_why(plan: RunPlan, tmp_path: Path, monkeypatch: pytes
     assert finished(folder) is None
 
 
+def test_a_stopped_run_stays_stopped_when_its_workers_are_taken_away(
+    plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune removes a stopped trial's placement group first, and its driver sees its workers die."""
+    folder = Storage(str(tmp_path / "run"))
+
+    def stop(*_: Any) -> None:
+        folder.write_json("result.json", {"status": "stopped", "stopped": "after epoch 1"})
+        raise RuntimeError("the actor died")
+
+    monkeypatch.setattr("bearray.tuning.trial.train", stop)
+    with pytest.raises(RuntimeError):
+        execute(plan, folder)
+    assert folder.read_json("result.json")["status"] == "stopped"
+
+
 def test_the_choice_is_by_validation_and_the_first_of_equals(tmp_path: Path) -> None:
     folders = [Storage(str(tmp_path / name)) for name in "abc"]
     for folder, score in zip(folders, (0.1, 0.3, 0.3), strict=True):
         folder.write_json(
             "result.json",
-            {"valid": {"ndcg@10": score}, "test": {"trie": {"all": {"ndcg@10": {"mean": 1 - score}}}}},
+            {
+                "status": "finished",
+                "valid": {"ndcg@10": score},
+                "test": {"trie": {"all": {"ndcg@10": {"mean": 1 - score}}}},
+            },
         )
     assert choose(folders).root == folders[1].root
     assert choose(folders[::-1]).root == folders[1].root  # Ray reorders trials on a rerun
