@@ -44,6 +44,7 @@ SHAPES: dict[str, Any] = {
         "error": (str, _NULL),
         "stopped": (str, _NULL),
         "chosen": bool,
+        "events": [str],
         "checkpoint": (str, _NULL),
         "best_epoch": Number(whole=True, low=0, null=True),
         "valid": {"*": _number},

@@ -151,6 +151,9 @@ class TrainConfig:
     spread (over nodes), strict_spread (each on a node of its own)."""
     max_failures: int = 3
     """Restarts from the last checkpoint after a lost worker."""
+    hang_timeout_s: float = 1800.0
+    """Seconds without any progress after which a worker counts as hanging and all are started again from the
+    last checkpoint; the first step may take half an hour in any case (0: wait for ever)."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
     init_adapter: str | None = None
@@ -163,7 +166,7 @@ class TrainConfig:
             at_least(f"train.{name}", getattr(self, name), 1)
         positive("train.lr", self.lr)
         positive("train.cpus_per_worker", self.cpus_per_worker)
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm", "max_failures"):
+        for name in ("weight_decay", "warmup_steps", "max_grad_norm", "max_failures", "hang_timeout_s"):
             at_least(f"train.{name}", getattr(self, name), 0)
         require(
             self.init_adapter is None or bool(self.init_adapter),

@@ -50,6 +50,7 @@ class Loop:
         rank, world: this worker's number, and how many there are.
         device: where the model goes.
         log: called on rank 0 with each row of metrics.jsonl.
+        step_done: called on every worker after each optimiser step, with its number.
         user_scores: a text-free model's scores, for objectives that need them; None: SASRec's, which is
             trained first where this machine's cache does not have it.
         model: a model with an adapter that is loaded already and may be shared by several loops, on
@@ -69,12 +70,14 @@ class Loop:
         world: int,
         device: torch.device,
         log: Log,
+        step_done: Callable[[int], None] | None = None,
         user_scores: UserScores | None = None,
         model: PeftModel | None = None,
     ) -> None:
         self.config, self.task, self.rank, self.world, self.device, self.log = (
             config, task, rank, world, device, log,
         )  # fmt: skip
+        self.step_done = step_done
         train = config.train
         self.examples = task.examples()
         self.valid_cases = task.cases("valid")
@@ -193,6 +196,8 @@ class Loop:
         )
         for step, batch in enumerate(plan, self.step):
             self.train_step(step, rows[batch])
+            if self.step_done is not None:
+                self.step_done(step)
         self.epoch += 1
 
     def begin_round(self) -> None:

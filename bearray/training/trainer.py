@@ -13,7 +13,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from bearray.config import RunConfig, to_dict
 from bearray.runs import CHECKPOINTS, Storage
 from bearray.training.divergence import REPORT, DivergedError
+from bearray.training.events import events
+from bearray.training.failures import HUNG, FailureLog, in_plain_words
 from bearray.training.resources import scaling_config, uses_gpu
+from bearray.training.timeouts import collective_timeout, health_checks
 from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
 
 
@@ -29,6 +32,8 @@ class Trained:
     """Where its checkpoint is."""
     train_seconds: float
     valid_seconds: float
+    events: tuple[str, ...] = ()
+    """What has befallen it, in plain words: workers that were lost or hung, damaged checkpoints."""
 
 
 def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> Trained:
@@ -40,17 +45,23 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
         callbacks: for Ray Train, such as `TuneReportCallback`.
 
     Raises:
-        ray.train.TrainingFailedError: the workers failed more often than `train.max_failures`.
+        WorkersFailedError: the workers failed more often than `train.max_failures`.
+        OutOfMemoryError: they ran out of memory, and did so again when they were started again.
+        BearrayError: a worker's own, which only the user can mend.
         DivergedError: the loss or its gradient became NaN or infinite; the run folder's `diverged/` has the
             state before that update and a report. Such a run is not started again by itself.
     """
-    folder.delete(DIVERGED)  # of an earlier attempt
+    for name in (DIVERGED, HUNG):  # of an earlier attempt
+        folder.delete(name)
     gpu = uses_gpu(config.train.device)
+    told: list[Any] = [FailureLog(config.train, folder.root), *callbacks]
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"config": to_dict(config), "folder": folder.root},
         scaling_config=scaling_config(config.train, gpu),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if gpu else "gloo", timeout_s=collective_timeout(config.train)
+        ),
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,
             storage_path=folder.root,
@@ -58,12 +69,14 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
             ),
-            callbacks=list(callbacks),
+            callbacks=told,
         ),
     )
-    result = trainer.fit()
-    if result.error is not None:
-        raise result.error
+    try:
+        with health_checks(config.train):
+            result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise in_plain_words(error, config.train, folder) from error
     if folder.exists(f"{DIVERGED}/{REPORT}"):
         raise DivergedError.of(folder.read_json(f"{DIVERGED}/{REPORT}"))
     checkpoints = [(c, m) for c, m in (result.best_checkpoints or []) if m.get(SCORE, -1.0) >= 0]
@@ -79,4 +92,5 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
         checkpoint=best_checkpoint.path,
         train_seconds=sum(r["seconds"] for r in epochs),
         valid_seconds=sum(r.get("valid_seconds", 0.0) for r in epochs),
+        events=tuple(str(row["event"]) for row in events(folder)),
     )

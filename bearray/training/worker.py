@@ -11,11 +11,14 @@ import ray.train
 import ray.train.torch
 
 from bearray.config import RunConfig, from_dict
+from bearray.forward import causal_lm
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
 from bearray.task import load_task
 from bearray.training.divergence import REPORT, DivergedError, write_report
+from bearray.training.failures import note_hang
 from bearray.training.loop import Loop
+from bearray.training.watchdog import Watchdog
 
 METRICS = "metrics.jsonl"
 DIVERGED = "diverged"
@@ -60,13 +63,33 @@ def train_loop(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     storage = Storage(settings["folder"])
     log = MetricsLog(storage)
-    loop = Loop(config, load_task(config), rank=rank, world=world, device=device, log=log.add)
+    watchdog = Watchdog(config.train.hang_timeout_s, lambda note: note_hang(storage, rank, note))
+    loop = Loop(
+        config,
+        load_task(config),
+        rank=rank,
+        world=world,
+        device=device,
+        log=log.add,
+        step_done=watchdog.step_done,
+    )
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             loop.restore(Path(folder))
     if rank == 0:
         log.keep_until(loop.epoch)
+    if config.decoding.method == "d3" and config.decoding.d3_scores == "sasrec":
+        loop.decoder_inputs.sasrec()  # now: it may be trained for hours, which is no hang
+    body: Any = causal_lm(loop.model).base_model
+    body.register_forward_pre_hook(watchdog.progress)
+    with watchdog.watching():
+        _train_epochs(loop, log, storage)
+
+
+def _train_epochs(loop: Loop, log: MetricsLog, storage: Storage) -> None:
+    """What is left of the run: steps, validation, checkpoint and report of each epoch."""
+    config, rank = loop.config, loop.rank
     while loop.epoch < config.train.epochs:
         began = time.perf_counter()
         try:
@@ -93,6 +116,9 @@ def train_loop(settings: dict[str, Any]) -> None:
             loop.save(Path(folder))
             saved = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
             ray.train.report(report, checkpoint=saved)
+        # Ray continues a run from the checkpoints that its controller has noted, which it does a moment
+        # later. A worker lost in that moment would cost another epoch.
+        ray.train.get_all_reported_checkpoints(consistency_mode=ray.train.CheckpointConsistencyMode.COMMITTED)
 
 
 def keep_diverged(loop: Loop, error: DivergedError, storage: Storage) -> None:

@@ -27,6 +27,7 @@ FREE_TO_CHANGE = (
     "train.accelerator",
     "train.cpus_per_worker",
     "train.device",
+    "train.hang_timeout_s",
     "train.max_failures",
     "train.placement",
 )
@@ -174,6 +175,7 @@ def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> di
         "checkpoint": trained.checkpoint,
         "seconds": {"train": trained.train_seconds, "valid": trained.valid_seconds},
         "chosen": False,
+        "events": list(trained.events),
     }
     folder.write_json(RESULT, result)
     return result

@@ -17,6 +17,7 @@ from bearray.evaluation.evaluate import ShardDecoder
 from bearray.evaluation.predictions import read_predictions
 from bearray.metrics import evaluate
 from bearray.runs import Storage
+from bearray.training.trainer import Trained
 from tests.training.workers import Job, Outcome, run_job
 
 TOLERANCE = 1e-6
@@ -90,6 +91,14 @@ def assert_trained_as_undisturbed(folder: Storage, undisturbed: Undisturbed) -> 
     assert [r["epoch"] for r in epochs] == list(range(1, len(undisturbed.outcome.valid) + 1))
     for row, valid in zip(epochs, undisturbed.outcome.valid, strict=True):
         compare({n: row[n] for n in valid}, valid, f"epoch {row['epoch']}")
+
+
+def assert_came_to_the_same(folder: Storage, trained: Trained, undisturbed: Undisturbed) -> None:
+    """What `train` has left and returned is what it would have been without the fault."""
+    assert_trained_as_undisturbed(folder, undisturbed)
+    assert trained.best_epoch == undisturbed.best_epoch
+    best = {name.removeprefix("valid_"): v for name, v in undisturbed.best_valid.items() if "@" in name}
+    compare(trained.valid, best, "validation")
 
 
 def assert_predicted_as_undisturbed(
