@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train and test SASRec, which knows items by number only",
     ),
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
+    "jobs status": ("bearray.commands.jobs:status", "how far a sweep on a cluster is, and what it waits for"),
+    "jobs logs": ("bearray.commands.jobs:logs", "follow a job's log through lost connections"),
+    "jobs fetch": ("bearray.commands.jobs:fetch", "bring a sweep's results from a cluster here"),
+    "dashboard": ("bearray.commands.dashboard:dashboard", "TensorBoard and optuna-dashboard on a sweep"),
     "report": ("bearray.commands.report:report", "write the report of a storage folder"),
     "compare": ("bearray.commands.compare:compare", "compare runs: paired differences, where, for whom"),
     "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),
@@ -46,7 +50,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Begin": ("doctor", "data", "base-model"),
     "Train and test": ("sweep", "baseline", "bench"),
-    "Look at results": ("report", "compare", "pruning"),
+    "On a cluster": ("jobs",),
+    "Look at results": ("dashboard", "report", "compare", "pruning"),
     "Use a trained model": ("recommend", "export", "serve"),
     "Look up": ("objectives", "decoders"),
 }
@@ -68,8 +73,8 @@ def usage() -> str:
             *lines,
             "",
             "bearray COMMAND --help explains a command; bearray --version prints the version.",
-            "Exit codes: 0 done; 1 doctor found what would stop a run; 2 a mistake, and the message says how",
-            "to mend it; 130 interrupted.",
+            "Exit codes: 0 done; 1 doctor found what would stop a run, or the job that was asked about failed;",
+            "2 a mistake, and the message says how to mend it; 130 interrupted.",
         ]
     )
 

@@ -20,6 +20,8 @@ fail() { echo "bearray setup on $(hostname): $*" >&2; exit 1; }
     fail "there is no token in ~/.ray/auth_token; on the machine that runs \`ray up\`: ray get-auth-token --generate"
 chmod 700 "$HOME/.ray"
 chmod 600 "$HOME/.ray/auth_token"
+secrets="$HOME/.config/bearray/secrets.env"  # read by env.sh, if there are any
+[ ! -e "$secrets" ] || chmod 600 "$secrets"
 
 # DeepSpeed compiles one small C++ operation at its first use.
 command -v "${CXX:-c++}" >/dev/null || fail "no C++ compiler (Debian, Ubuntu: apt-get install g++ python3-dev)"
@@ -45,4 +47,5 @@ fi
 
 # For `ray down`, `ray exec` and `ray attach`, which run their commands in a login shell.
 line=". \"$root/cluster/env.sh\"  # bearray"
+[ -z "${BEARRAY_VENV:-}" ] || line="export BEARRAY_VENV=\"$venv\"; $line"
 grep -qxF "$line" "$HOME/.bashrc" 2>/dev/null || echo "$line" >> "$HOME/.bashrc"

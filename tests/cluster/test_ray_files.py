@@ -106,7 +106,7 @@ def test_mounts_bring_what_the_setup_needs_and_no_more(name: str) -> None:
     assert mounts.pop(token) == token
     for there, here in mounts.items():
         assert there == f"~/bearray/{here}" and (ROOT / here).exists(), there
-    assert {"pyproject.toml", "constraints.txt", "bearray", "cluster"} <= set(mounts.values())
+    assert {"pyproject.toml", "constraints.txt", "bearray", "cluster", "sweeps"} <= set(mounts.values())
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for field in re.findall(r'^(?:readme|license-files) = \[?"([^"]+)"', project, re.M):
         assert field in mounts.values(), f"pip install -e reads {field}, which pyproject.toml names"
@@ -147,7 +147,7 @@ def test_ray_starts_from_the_projects_environment_with_the_token(name: str) -> N
     for role in ("head", "worker"):
         stop, begin = config[f"{role}_start_ray_commands"]
         assert stop == ". ~/bearray/cluster/env.sh && ray stop"
-        assert begin.startswith(". ~/bearray/cluster/env.sh && ulimit")
+        assert begin.startswith("cd ~/bearray && . cluster/env.sh && ulimit")  # a job's folder is that of Ray
     head = ray_start(config["head_start_ray_commands"][1])
     assert head["--dashboard-host"] == "127.0.0.1"
     assert head["--autoscaling-config"] == "~/ray_bootstrap_config.yaml" and "--head" in head
@@ -173,3 +173,39 @@ def test_env_puts_the_environment_first_on_path(tmp_path: Path) -> None:
 
     assert run() == f"{ROOT}/.venv/bin:/usr/bin:/bin token"
     assert run(BEARRAY_VENV="/opt/venv") == "/opt/venv/bin:/usr/bin:/bin token"
+
+
+def sourced(home: Path, **variables: str) -> tuple[dict[str, str], str]:
+    """The environment after env.sh, and what it says."""
+    done = subprocess.run(
+        ["bash", "-euc", f'. "{CLUSTER / "env.sh"}" && env -0'],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(home), **variables},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return dict(line.split("=", 1) for line in done.stdout.split("\0") if line), done.stderr
+
+
+SECRETS = """# of the job
+HF_TOKEN=hf_abc=def
+
+WANDB_API_KEY=with a space and $(touch created) `touch created`
+not a line of secret
+LAST=1"""
+
+
+@pytest.mark.parametrize("place", [".config/bearray/secrets.env", "elsewhere"])
+def test_env_reads_secrets_literally(tmp_path: Path, place: str) -> None:
+    file = tmp_path / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(SECRETS, encoding="utf-8")
+    environment, said = sourced(tmp_path, **({"BEARRAY_SECRETS": str(file)} if place == "elsewhere" else {}))
+    assert environment["HF_TOKEN"] == "hf_abc=def" and environment["LAST"] == "1"
+    assert environment["WANDB_API_KEY"] == "with a space and $(touch created) `touch created`"
+    assert not Path("created").exists() and not (tmp_path / "created").exists()
+    assert "line 5" in said and "not a line" not in said
+    assert not {"_file", "_line", "_number"} & set(environment)
+
+
+def test_env_without_secrets(tmp_path: Path) -> None:
+    environment, said = sourced(tmp_path)
+    assert said == "" and "HF_TOKEN" not in environment

@@ -144,3 +144,17 @@ def test_an_environment_of_ones_own(node: Node) -> None:
     venv = node.home / "elsewhere"
     assert node.setup(BEARRAY_VENV=str(venv)).returncode == 0
     assert (venv / "bin" / "python").exists() and not (node.root / ".venv").exists()
+    shown = subprocess.run(  # what `ray down` goes through must find it, too
+        ["bash", "-c", '. "$HOME/.bashrc"; echo "$PATH"'],
+        env={"HOME": str(node.home), "PATH": os.defpath}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout.startswith(f"{venv}/bin:")
+
+
+def test_secrets_are_the_users_alone(node: Node) -> None:
+    secrets = node.home / ".config" / "bearray" / "secrets.env"
+    secrets.parent.mkdir(parents=True)
+    secrets.write_text("HF_TOKEN=x\n", encoding="utf-8")
+    secrets.chmod(0o644)
+    assert node.setup().returncode == 0
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600

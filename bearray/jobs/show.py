@@ -1,0 +1,100 @@
+"""A sweep's progress and a cluster's jobs as lines of text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bearray.jobs.ask import PREFIX
+from bearray.jobs.client import ENDED, state
+from bearray.jobs.progress import Progress, RunProgress, Stage
+
+_COMMAND_WIDTH = 90
+
+
+def job_lines(info: Any, now: float | None = None) -> Iterator[str]:
+    """One job: its state, for how long, its command."""
+    yield f"job {info.submission_id or info.job_id}: {state(info)}{_duration(info, now)}"
+    yield f"  {info.entrypoint}"
+    if state(info) == "FAILED" and info.message:
+        yield f"  {info.message.strip().splitlines()[-1]}"
+
+
+def jobs_lines(infos: Sequence[Any], now: float | None = None) -> Iterator[str]:
+    """All jobs of a cluster, the newest last, but for this package's own short questions."""
+    mine = [i for i in infos if i.submission_id and not i.submission_id.startswith(PREFIX)]
+    if not mine:
+        yield "the cluster has no jobs"
+        return
+    width = max(len(info.submission_id) for info in mine)
+    for info in sorted(mine, key=lambda info: info.start_time or 0):
+        command = info.entrypoint
+        if len(command) > _COMMAND_WIDTH:
+            command = f"{command[: _COMMAND_WIDTH - 3]}..."
+        yield f"{info.submission_id:<{width}}  {state(info):<9}{_duration(info, now):<18}  {command}"
+
+
+def _duration(info: Any, now: float | None) -> str:
+    if not info.start_time:
+        return ""
+    ended = state(info) in ENDED and info.end_time
+    seconds = (info.end_time / 1000 if ended else now or time.time()) - info.start_time / 1000
+    return f" {'after' if ended else 'for'} {in_words(seconds)}"
+
+
+def in_words(seconds: float) -> str:
+    """A length of time: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{max(0.0, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def progress_lines(progress: Progress, demands: Sequence[str] = ()) -> Iterator[str]:
+    """A sweep: its stages, then its runs.
+
+    Args:
+        progress: what there is.
+        demands: what the cluster's tasks wait for, as Ray words it.
+    """
+    yield f"sweep on {progress.dataset}, {progress.scale} scale, in {progress.storage}"
+    for stage in progress.stages:
+        yield f"  {stage.name:<8} {_stage(stage)}"
+    yield f"  {'report':<8} {'written' if progress.report else 'not yet'}"
+    width = max((len(run.run) for run in progress.runs), default=0)
+    for run in progress.runs:
+        yield f"  {run.run:<{width}}  {_run(run)}"
+    best = max(
+        (run for run in progress.runs if run.best is not None), key=lambda run: run.best or 0.0, default=None
+    )
+    if best is not None:
+        yield f"best validation NDCG@10 so far: {best.best:.4f}, {best.run}"
+    if demands:
+        yield "the cluster's tasks wait for:"
+        yield from (f"  {demand}" for demand in demands)
+
+
+def _stage(stage: Stage) -> str:
+    others = [f"{count} {name}" for name, count in sorted(stage.states.items()) if name != "finished"]
+    if stage.waiting:
+        others.append(f"{stage.waiting} waiting")
+    return ", ".join([f"{stage.finished} of {stage.total} finished", *others])
+
+
+def _run(run: RunProgress) -> str:
+    parts = [f"{run.state:<9} epoch {run.epoch:.4g} of {run.epochs}"]
+    if run.best is not None:
+        parts.append(f"best validation NDCG@10 {run.best:.4f}")
+    if run.of_shards:
+        parts.append(f"test shards {run.shards} of {run.of_shards}")
+    if run.error:
+        parts.append(run.error)
+    return ", ".join(parts)
+
+
+def failure_lines(failures: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Workers that ended as nobody meant, as `bearray.jobs.answer` tells of them."""
+    for failure in failures:
+        yield f"worker {failure['pid']} on {failure['node']} ended: {failure['why']}"
+        yield from (f"  | {line}" for line in failure["log"])
