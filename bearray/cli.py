@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs fetch": ("bearray.commands.jobs:fetch", "bring a sweep's results from a cluster here"),
     "dashboard": ("bearray.commands.dashboard:dashboard", "TensorBoard and optuna-dashboard on a sweep"),
     "report": ("bearray.commands.report:report", "write the report of a storage folder"),
+    "leaderboard": ("bearray.commands.leaderboard:leaderboard", "all runs of all storages in one table"),
     "compare": ("bearray.commands.compare:compare", "compare runs: paired differences, where, for whom"),
     "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),
     "bench objectives": (
@@ -51,7 +52,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Begin": ("doctor", "data", "base-model"),
     "Train and test": ("sweep", "baseline", "bench"),
     "On a cluster": ("jobs",),
-    "Look at results": ("dashboard", "report", "compare", "pruning"),
+    "Look at results": ("dashboard", "report", "leaderboard", "compare", "pruning"),
     "Use a trained model": ("recommend", "export", "serve"),
     "Look up": ("objectives", "decoders"),
 }

@@ -59,32 +59,41 @@ def pick(
     """
     wins = [i for i in np.argsort(-difference, kind="stable")[:count] if difference[i] > 0]
     losses = [i for i in np.argsort(difference, kind="stable")[:count] if difference[i] < 0]
-    return tuple(
-        Example(
-            won=bool(difference[i] > 0),
-            difference=float(difference[i]),
-            row=int(first["row"].iat[i]),
-            user=int(first["user_id"].iat[i]),
-            history=None
-            if background is None or histories is None
-            else tuple(background.titles[t] for t in histories[i]),
-            target=_names([first["target"].iat[i]], background)[0],
-            first=_shown(first, int(i), background),
-            other=_shown(other, int(i), background),
+    cases = list(zip(first["row"], first["user_id"], first["target"], strict=True))
+    ranks = [frame["rank"].to_numpy(dtype=float) for frame in (first, other)]
+    lists = [frame["items"].tolist() for frame in (first, other)]
+    found = []
+    for i in [*wins, *losses]:
+        row, user, target = map(int, cases[i])
+        by_first, by_other = (
+            _shown(float(rank[i]), items[i], background) for rank, items in zip(ranks, lists, strict=True)
         )
-        for i in [*wins, *losses]
-    )
+        history = None
+        if background is not None and histories is not None:
+            history = tuple(background.titles[t] for t in histories[i])
+        found.append(
+            Example(
+                won=bool(difference[i] > 0),
+                difference=float(difference[i]),
+                row=row,
+                user=user,
+                history=history,
+                target=_names([target], background)[0],
+                first=by_first,
+                other=by_other,
+            )
+        )
+    return tuple(found)
 
 
-def _shown(frame: pd.DataFrame, case: int, background: Background | None) -> Shown:
-    rank = float(frame["rank"].iat[case])
+def _shown(rank: float, items: Sequence[int], background: Background | None) -> Shown:
     return Shown(
         rank=int(rank) + 1 if np.isfinite(rank) else None,
-        titles=_names([i for i in frame["items"].iat[case] if i >= 0], background),
+        titles=_names([int(item) for item in items if item >= 0], background),
     )
 
 
 def _names(items: Sequence[int], background: Background | None) -> tuple[str, ...]:
     if background is None:
-        return tuple(f"item {int(item)}" for item in items)
+        return tuple(f"item {item}" for item in items)
     return tuple(background.titles[t] for t in background.title_ids(list(items)))

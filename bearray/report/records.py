@@ -69,6 +69,11 @@ class Run:
         return ""
 
     @property
+    def events(self) -> tuple[str, ...]:
+        """What befell the run in training, such as workers that were lost or hung."""
+        return tuple(str(event) for event in (self.result or {}).get("events") or ())
+
+    @property
     def chosen(self) -> bool:
         return bool(self.result and self.result.get("chosen"))
 

@@ -67,6 +67,18 @@ def test_a_status_of_a_later_version_is_shown(tmp_path: Path) -> None:
     assert "paused<b>" not in page
 
 
+def test_what_befell_a_run_is_shown(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    write_run(storage / "a", method="SFT")
+    file = storage / "a" / "result.json"
+    events = ["rank 1 made no progress for 1800.5 s after step 3, in <module> (x.py:1)"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"events": events}))
+    (run,) = collect(storage).runs
+    assert run.events == tuple(events) and run.reason == ""
+    page = write_report(storage).read_text()
+    assert "<br>rank 1 made no progress for 1800.5 s after step 3, in &lt;module&gt; (x.py:1)" in page
+
+
 def test_shards_of_a_decoding_that_goes_on_are_no_sample(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", method="SFT", hit=None)
     write_predictions(folder / "predictions", np.zeros(10), np.arange(10))
