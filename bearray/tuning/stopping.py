@@ -91,25 +91,29 @@ class StoppedRuns(tune.Callback):
         self._search, self._epochs, self._storage, self._plan = search, epochs, storage, plan
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if REPORTED in (trial.last_result or {}):
+        last = trial.last_result or {}
+        if REPORTED in last:
             return
         folder = _folder(trial.config, self._storage, self._plan)
         if ended(folder) is None:
             share = f"the best 1/{self._search.reduction_factor}"
-            last = mark_stopped(folder, f"of {self._epochs}, by ASHA: it was not among {share} of the trials")
-            say(f"{folder.root.rpartition('/')[2]}: {last}")
+            why = f"of {self._epochs}, by ASHA: it was not among {share} of the trials"
+            say(f"{folder.root.rpartition('/')[2]}: {mark_stopped(folder, last.get(EPOCH, 0), why)}")
 
 
-def mark_stopped(folder: Storage, why: str) -> str:
+def mark_stopped(folder: Storage, epoch: int, why: str) -> str:
     """Write result.json of a run that was stopped early: its best epoch so far, and no checkpoint to use.
+
+    Args:
+        epoch: after which; its workers may have come further by the time they were told.
 
     Returns:
         The reason: after which epoch, and `why`.
     """
-    epochs = _epochs(folder)
     rows = [row for row in folder.read_lines(METRICS) if row["kind"] == "epoch"]
+    epochs = [row for row in rows if SCORE in row and row[EPOCH] <= epoch]
     best = max(epochs, key=lambda row: (row[SCORE], -row[EPOCH]), default={})
-    reason = f"stopped after epoch {max((row[EPOCH] for row in epochs), default=0)} {why}"
+    reason = f"stopped after epoch {epoch} {why}"
     folder.write_json(
         RESULT,
         {

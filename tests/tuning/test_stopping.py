@@ -119,13 +119,15 @@ def test_only_validated_epochs_are_reported(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_stopped_run_says_so_and_is_never_chosen(plan: RunPlan, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     about = {"epochs": 4, "storage": storage.root, "plan": plan.to_dict()}
-    stopped, other = trial(2.0, last_result={SCORE: 0.9}), trial(1.0, last_result={REPORTED: "x"})
+    stopped, other = trial(2.0, last_result={SCORE: 0.8, EPOCH: 3}), trial(1.0, last_result={REPORTED: "x"})
     folders = []
     for one in (stopped, other):
         run = trial_plan(one.config, plan.to_dict())
         folders.append(storage.child("runs", run.run_id))
         begin(run, folders[-1])
-    folders[0].write_lines("metrics.jsonl", rows(None, 0.9, 0.8))
+    folders[0].write_lines(
+        "metrics.jsonl", rows(None, 0.9, 0.8, 0.95)
+    )  # a fourth, before its workers were told
     for one in (stopped, other):
         StoppedRuns(ASHA, **about).on_trial_complete(1, [], one)  # type: ignore[arg-type]
     assert ended(folders[1]) is None  # a trial that came to its end writes its own
@@ -134,7 +136,7 @@ def test_a_stopped_run_says_so_and_is_never_chosen(plan: RunPlan, tmp_path: Path
     assert result["status"] == "stopped" and result["best_epoch"] == 2
     assert result["stopped"].startswith("stopped after epoch 3 of 4, by ASHA")
     assert result["valid"] == {"ndcg@10": 0.9, "hr@10": 0.45}
-    assert result["seconds"] == {"train": 6.0, "valid": 1.0}
+    assert result["seconds"] == {"train": 8.0, "valid": 1.5}
     folders[1].write_json("result.json", {"status": "finished", "valid": {"ndcg@10": 0.1}})
     assert choose(folders) == folders[1]
     found = {run.status: run for run in collect(tmp_path).runs}
@@ -144,7 +146,7 @@ def test_a_stopped_run_says_so_and_is_never_chosen(plan: RunPlan, tmp_path: Path
 
 def test_a_run_stopped_before_its_first_validation(tmp_path: Path) -> None:
     folder = Storage(str(tmp_path))
-    mark_stopped(folder, "by hand")
+    mark_stopped(folder, 0, "by hand")
     assert folder.read_json("result.json")["best_epoch"] is None
 
 
