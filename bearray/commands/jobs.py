@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from bearray.errors import BearrayError, ConfigError
+from bearray.errors import BearrayError, ConfigError, ResourceError
 
 Job = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="JOB")]
 
@@ -82,7 +82,10 @@ def _progress(client: Any, info: Any, storage: str | None) -> tuple[Any, str | N
         place = _storage(client, info, storage)
     except ConfigError as error:
         return None, str(error), []
-    answer = ask(client, "progress", place)
+    try:
+        answer = ask(client, "progress", place)
+    except ResourceError as error:  # the job's own state is known all the same
+        return None, str(error), []
     found = None if answer["progress"] is None else Progress.from_dict(answer["progress"])
     if lost(place):
         answer["demands"].append(

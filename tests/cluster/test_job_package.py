@@ -25,6 +25,7 @@ LEFT_OUT = (
     "bearray/__pycache__/trie.cpython-312.pyc",
     ".env",
     ".env.local",
+    "cluster/secrets.env",
     "cluster/key.pem",
 )
 TAKEN = (
