@@ -87,15 +87,15 @@ class Watchdog:
         return self.seconds if self._step is not None else max(self.seconds, START_SECONDS)
 
     def _watch(self, over: threading.Event, watched: int) -> None:
-        looks, seen = 0, self._last
-        while not over.wait(self._limit() / _POLLS):
+        looks, seen, interval = 0, self._last, self.seconds / _POLLS
+        while not over.wait(interval):
             # Looks count, and not the clock alone: where the whole process or machine stood still, it is no
             # fault of the training thread's.
             looks, seen = (looks + 1 if seen == self._last else 0), self._last
             idle = time.monotonic() - seen
-            if looks >= _POLLS and idle > self._limit():
+            if looks * interval >= self._limit() and idle > self._limit():
                 place = _where(sys._current_frames().get(watched))
-                if not place["waiting"] or looks >= PATIENCE * _POLLS:
+                if not place["waiting"] or looks * interval >= PATIENCE * self._limit():
                     self._end({"seconds": round(idle, 1), "step": self._step, **place})
 
     def _end(self, note: Note) -> None:

@@ -55,12 +55,12 @@ def plant_in_trials(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
 
     drive = search._drive
 
-    @functools.wraps(drive)
-    def faulty_drive(space: dict[str, Any], *, storage: str, plan: dict[str, Any] | None = None) -> None:
+    # Without the name of what it stands for: pickle would find the product's own by it.
+    def faulty_drive(space: dict[str, Any], **parameters: Any) -> None:
         from bearray.training import trainer
 
         trainer.train_loop = functools.partial(faulty_train_loop, fault)
-        drive(space, storage=storage, plan=plan)
+        drive(space, **parameters)
 
     monkeypatch.setattr(search, "_drive", faulty_drive)
 

@@ -45,10 +45,28 @@ def test_a_hang_after_a_step(tmp_path: Path) -> None:
     )
     assert done.returncode == EXIT_CODE
     note = json.loads((tmp_path / "note").read_text())
-    assert note["step"] == 6 and note["seconds"] > 0.3
+    assert note["step"] == 6 and note["seconds"] >= 0.3
     assert note["where"].startswith("sleep_for_ever")
     assert [call.rpartition(" ")[2] for call in note["stack"]][-2:] == ["<module>", "sleep_for_ever"]
     assert "no progress" in done.stderr
+
+
+def test_a_hang_is_found_out_in_the_time_given_however_long_the_first_step_may_take(tmp_path: Path) -> None:
+    """The thread looks at the clock by the time-out, and not by the half hour that it began with."""
+    done = run(
+        """
+        dog = Watchdog(0.5, say)
+        with dog.watching():
+            time.sleep(1)
+            dog.step_done(0)
+            sleep_for_ever()
+        """,
+        tmp_path / "note",
+    )
+    assert (
+        done.returncode == EXIT_CODE
+    )  # `run` waits for two minutes, and a twentieth of half an hour is 90 s
+    assert json.loads((tmp_path / "note").read_text())["seconds"] < 80
 
 
 def test_a_note_that_cannot_be_written_does_not_keep_the_process() -> None:
