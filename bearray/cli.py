@@ -23,6 +23,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bearray.commands.baseline:sasrec",
         "train and test SASRec, which knows items by number only",
     ),
+    "baseline bert4rec": (
+        "bearray.commands.baseline:bert4rec",
+        "the same with BERT4Rec, which fills in masked titles",
+    ),
+    "baseline dros": ("bearray.commands.baseline:dros", "the same with DROS, SASRec with a robust loss"),
+    "baseline dllm2rec": (
+        "bearray.commands.baseline:dllm2rec",
+        "the same with DLLM2Rec, which learns an LLM's lists",
+    ),
+    "baseline llm-cf": (
+        "bearray.commands.baseline:llm_cf",
+        "the same with LLM-CF, which reads an LLM's chains of thought",
+    ),
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
     "jobs status": ("bearray.commands.jobs:status", "how far a sweep on a cluster is, and what it waits for"),
     "jobs logs": ("bearray.commands.jobs:logs", "follow a job's log through lost connections"),

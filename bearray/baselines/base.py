@@ -8,13 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bearray.baselines.data import PAD, TrainBatch
+from bearray.baselines.data import PAD, Inputs, TrainBatch
 
 _AT_A_TIME = 16_000_000
 """Scores computed at a time; 64 MB."""
@@ -27,6 +27,16 @@ class Baseline(nn.Module, ABC):
     """As on the command line."""
     source: ClassVar[str]
     """Where it was published."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, inputs: Inputs, config: Any) -> Baseline:
+        """The untrained model, the same for equal inputs and settings.
+
+        Args:
+            inputs: the data and, for those that need it, what a language model has said about it.
+            config: its settings; `config.train.seed` decides on the initial weights.
+        """
 
     @abstractmethod
     def loss(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Trained baselines, kept in the user's cache: once for the same data, titles and settings.
 
-Evaluation actors and training workers of a machine ask for the same text-free model; the first one trains it,
-the others wait and load it. A training that was interrupted is continued by whoever asks next. The folders
-may be deleted at any time.
+Evaluation actors and training workers of a machine ask for the same model; the first one trains it, the
+others wait and load it. A training that was interrupted is continued by whoever asks next. The folders may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ from torch import Tensor
 
 from bearray.array_files import read_arrays, write_arrays
 from bearray.baselines.base import Baseline, score_titles
-from bearray.baselines.data import PAD, pad_titles, view
+from bearray.baselines.data import PAD, Inputs, pad_titles
 from bearray.baselines.train import Fit, History, fit
-from bearray.config import BaselineTrainConfig, to_dict
-from bearray.data import Dataset
+from bearray.config import to_dict
 from bearray.errors import BearrayError, DataError, ResumeError, StorageError
 
-RECIPE = 1
+RECIPE = 2
 """Version of everything in this package that changes weights; part of the cache key."""
 
 CARD = "card.json"
@@ -99,32 +99,75 @@ def default_cache_dir() -> Path:
     return (Path(configured) if configured else Path.home() / ".cache" / "bearray") / "baselines"
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A baseline to train: which, with what settings, on what."""
+
+    kind: type[Baseline]
+    settings: Any
+    """The baseline's config."""
+    inputs: Inputs
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that the weights depend on: data, titles, what a language model has said, settings,
+        and this package's recipe."""
+        titles = sorted((int(i), int(t)) for i, t in self.inputs.title_of_item.items())
+        llm = self.inputs.llm.key if self.inputs.llm else None
+        content = [
+            RECIPE,
+            self.kind.name,
+            self.inputs.dataset.content_hash,
+            titles,
+            llm,
+            to_dict(self.settings),
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a kept state and the finished model's card say of it."""
+        return {"baseline": self.kind.name, "config": to_dict(self.settings), "key": self.key}
+
+    def build(self) -> Baseline:
+        """The untrained model."""
+        return self.kind.build(self.inputs, self.settings)
+
+
+Trainer = Callable[[Job, Path], tuple[Baseline, Fit]]
+"""Trains a job and returns the model with the weights of its best epoch. The folder is on this machine and
+may be used to keep the state in: what it holds is there again when an interrupted training is asked for once
+more."""
+
+
+def train_here(device: torch.device | str, *, progress: bool) -> Trainer:
+    """Training in this process."""
+
+    def trainer(job: Job, state: Path) -> tuple[Baseline, Fit]:
+        model = job.build().to(device)
+        title = f"{job.kind.name} on {job.inputs.dataset.name}" if progress else None
+        data, settings = job.inputs.data, job.settings.train
+        return model, fit(model, data, settings, folder=state, settings=job.about, title=title)
+
+    return trainer
+
+
 def load_or_train(
-    build: Callable[[int], Baseline],
-    dataset: Dataset,
-    title_of_item: Mapping[int, int],
-    settings: Any,
+    job: Job,
     *,
-    name: str,
-    max_history: int,
-    train: BaselineTrainConfig,
     cache_dir: str | Path | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    trainer: Trainer | None = None,
 ) -> Fitted:
     """Load a baseline, or train it first. Several processes may ask at once.
 
     Args:
-        build: makes the untrained model for a number of titles.
-        dataset: the opened data set; trained on its whole training split, stopped by its validation split.
-        title_of_item: the title of each item, `Catalog.title_of_item` or `number_titles`.
-        settings: the baseline's config, a dataclass.
-        name: the baseline's name, part of the folder's.
-        max_history: longest history that it reads.
-        train: settings of the loop.
+        job: which, with what settings, on what; trained on the whole training split, stopped by validation.
         cache_dir: default: `default_cache_dir()`.
         device: where it is trained and stays; default: a GPU if there is one, else the CPU.
         progress: show the epochs on stderr.
+        trainer: what trains it; default: this process.
 
     Raises:
         ConfigError: the training diverged.
@@ -132,45 +175,41 @@ def load_or_train(
         StorageError: the cache cannot be written.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    train = trainer or train_here(where, progress=progress)
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    key = content_key(name, dataset, title_of_item, settings)
-    folder = cache / f"{name}-{key[:16]}"
-    num_titles = max(title_of_item.values()) + 1
+    name = job.kind.name
+    folder = cache / f"{name}-{job.key[:16]}"
 
     def make() -> None:
-        data = view(dataset, title_of_item, max_history=max_history)
-        about = {"baseline": name, "config": to_dict(settings), "key": key}
-        title = f"{name} on {dataset.name}" if progress else None
-
-        def train_in(state: Path) -> tuple[Baseline, Fit]:
-            model = build(num_titles).to(where)
-            return model, fit(model, data, train, folder=state, settings=about, title=title)
-
+        state = folder / _TRAINING
+        state.mkdir(parents=True, exist_ok=True)
         try:
-            model, result = train_in(folder / _TRAINING)
+            model, result = train(job, state)
         except ResumeError as error:
             _log.warning("an interrupted training of %s is begun anew: %s", name, error)
-            shutil.rmtree(folder / _TRAINING)
-            model, result = train_in(folder / _TRAINING)
+            shutil.rmtree(state)
+            state.mkdir(parents=True)
+            model, result = train(job, state)
         weights = {n: value.detach() for n, value in model.state_dict().items()}
-        write_arrays(folder / WEIGHTS, weights, kind=_KIND, version=_VERSION, facts={"titles": num_titles})
+        facts = {"titles": job.inputs.num_titles}
+        write_arrays(folder / WEIGHTS, weights, kind=_KIND, version=_VERSION, facts=facts)
         card = {
-            **about,
+            **job.about,
             "source": model.source,
-            "data": dataset.name,
-            "titles": num_titles,
-            "training_windows": len(data.train),
+            "data": job.inputs.dataset.name,
+            "titles": job.inputs.num_titles,
+            "training_windows": len(job.inputs.dataset.train),
             "parameters": sum(p.numel() for p in model.parameters()),
             "best_epoch": result.best_epoch,
             "valid": result.valid,
             "history": result.history,
-            "device": str(where),
+            "device": str(next(model.parameters()).device),
             "torch": torch.__version__,
         }
         part = folder / f"{CARD}.tmp"
         part.write_text(json.dumps(card, indent=2) + "\n")
         os.replace(part, folder / CARD)  # last: a folder with a card is complete
-        shutil.rmtree(folder / _TRAINING)
+        shutil.rmtree(state)
 
     def load() -> Fitted | None:
         """None where there is nothing that can be used."""
@@ -178,13 +217,16 @@ def load_or_train(
             return None
         try:
             card = json.loads((folder / CARD).read_text())
-            model = build(num_titles)
+            model = job.build()
             model.load_state_dict(read_arrays(folder / WEIGHTS, kind=_KIND, version=_VERSION)[0])
             about = (folder, int(card["best_epoch"]), card["history"])
         except (BearrayError, KeyError, RuntimeError, ValueError) as error:
             _log.warning("the kept %s cannot be used and is trained anew: %s", name, error)
             return None
-        return Fitted(model.to(where).eval(), title_of_item, num_titles, max_history, *about)
+        known = job.inputs
+        return Fitted(
+            model.to(where).eval(), known.title_of_item, known.num_titles, known.max_history, *about
+        )
 
     found = load()
     if found is not None:
@@ -203,10 +245,3 @@ def load_or_train(
     if found is None:
         raise StorageError(f"the trained {name} was written to {folder} but cannot be read back")
     return found
-
-
-def content_key(name: str, dataset: Dataset, title_of_item: Mapping[int, int], settings: Any) -> str:
-    """A hash of all that the weights depend on: data, titles, settings, and this package's recipe."""
-    titles = sorted((int(i), int(t)) for i, t in title_of_item.items())
-    content = [RECIPE, name, dataset.content_hash, titles, to_dict(settings)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from bearray.baselines.parts import LLMParts
 from bearray.data import Dataset, clean_title
 from bearray.errors import DataError
 
@@ -38,6 +40,12 @@ def number_titles(items: pd.DataFrame, *, unescape: bool = True) -> dict[int, in
     texts = [clean_title(title, unescape=unescape) for title in ordered["title"]]
     first: dict[str, int] = {}
     return {int(i): first.setdefault(t, len(first)) for i, t in zip(ordered["item_id"], texts, strict=True)}
+
+
+def title_texts(items: pd.DataFrame, *, unescape: bool = True) -> list[str]:
+    """[titles] the texts, by the numbers of `number_titles`; arguments as there."""
+    ordered = items.sort_values("item_id", kind="stable")["title"]
+    return list(dict.fromkeys(clean_title(title, unescape=unescape) for title in ordered))
 
 
 def pad_titles(windows: Sequence[Sequence[int]], title_of_item: Mapping[int, int], width: int) -> Tensor:
@@ -166,6 +174,11 @@ class BaselineData:
     num_titles: int
     unseen: UnseenTitles
 
+    def label_counts(self) -> Tensor:
+        """[T] int64: how often a title is the next one after some place of a training window."""
+        following = self.train.titles[:, 1:][self.train.histories != PAD]
+        return torch.bincount(following, minlength=self.num_titles)
+
     def batch(self, rows: np.ndarray, rng: np.random.Generator, device: torch.device | str) -> TrainBatch:
         """Training windows by number."""
         titles = self.train.titles[torch.from_numpy(rows)].to(device)
@@ -193,3 +206,25 @@ def view(dataset: Dataset, title_of_item: Mapping[int, int], *, max_history: int
     }
     num_titles = max(title_of_item.values()) + 1
     return BaselineData(**splits, num_titles=num_titles, unseen=UnseenTitles(splits["train"], num_titles))
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """All that a baseline is made from and trained on, but for its settings."""
+
+    dataset: Dataset
+    title_of_item: Mapping[int, int]
+    """The title of each item, `Catalog.title_of_item` or `number_titles`; ids from 0 without gaps."""
+    max_history: int
+    """Longest history that is read."""
+    llm: LLMParts | None = None
+    """What a language model has said about the data, for baselines that need it."""
+
+    @property
+    def num_titles(self) -> int:
+        return max(self.title_of_item.values()) + 1
+
+    @cached_property
+    def data(self) -> BaselineData:
+        """The windows; made when they are first asked for."""
+        return view(self.dataset, self.title_of_item, max_history=self.max_history)

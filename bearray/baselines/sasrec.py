@@ -1,7 +1,7 @@
 """SASRec: self-attention over the ids of a history, trained with binary cross-entropy.
 
-    x_l = sqrt(D) * E[s_l] + P[l]                                     s_l: title at place l, P: learned
-    x   = LN(x + Attention(x));  x = LN(x + FFN(x))                   for each block, causal
+    x_l = sqrt(D) * E[s_l]                                            s_l: title at place l
+    x   = Encoder(x)                                                  causal, `bearray.baselines.encoder`
     r(l, t) = LN(x_l) . E[t]                                          score of title t after places 1 .. l
     loss = sum over l of -log s(r(l, s_{l+1})) - log s(-r(l, n_l))    s: sigmoid, n_l: uniform unseen title
 
@@ -21,16 +21,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, embedding, scaled_dot_product_attention, softplus
+from torch.nn.functional import embedding, softplus
 
 from bearray.baselines.base import Baseline, seeded
-from bearray.baselines.cache import Fitted, load_or_train
-from bearray.baselines.data import PAD, TrainBatch
+from bearray.baselines.cache import Fitted, Job, load_or_train
+from bearray.baselines.data import PAD, Inputs, TrainBatch
+from bearray.baselines.encoder import Encoder, layer_norm
 from bearray.config import SASRecConfig
+from bearray.config.baselines import BaselineConfig
 from bearray.data import Dataset
-
-_EPS = 1e-8
-"""Of the norms, as in the port."""
 
 
 def bce_one_negative(positive: Tensor, negative: Tensor) -> Tensor:
@@ -49,37 +48,37 @@ class SASRec(Baseline):
     name = "sasrec"
     source = "Kang and McAuley, ICDM 2018, arXiv 1808.09781"
 
-    def __init__(self, num_titles: int, config: SASRecConfig) -> None:
+    def __init__(self, num_titles: int, config: BaselineConfig) -> None:
         super().__init__()
-        width = config.hidden
-        self.dropout = config.dropout
-        self.items = nn.Parameter(torch.empty(num_titles, width))
-        self.positions = nn.Parameter(torch.empty(config.max_history, width))
+        self.items = nn.Parameter(torch.empty(num_titles, config.hidden))
         with seeded(config.train.seed):
-            self.blocks = nn.ModuleList(
-                _Block(width, config.heads, config.dropout) for _ in range(config.layers)
+            self.encoder = Encoder(
+                places=config.max_history,
+                width=config.hidden,
+                layers=config.layers,
+                heads=config.heads,
+                dropout=config.dropout,
+                causal=True,
             )
-            self.last_norm = nn.LayerNorm(width, eps=_EPS)
+            self.last_norm = layer_norm(config.hidden)
             for parameter in self.parameters():
                 if parameter.dim() > 1:
                     nn.init.xavier_normal_(parameter)
+
+    @classmethod
+    def build(cls, inputs: Inputs, config: SASRecConfig) -> SASRec:
+        return cls(inputs.num_titles, config)
+
+    def embed(self, titles: Tensor) -> Tensor:
+        """Title ids, `PAD` among them, as what goes into the encoder: [...] -> [..., D]."""
+        return embedding(titles.clamp(min=0), self.items) * math.sqrt(self.items.shape[1])
 
     def hidden(self, histories: Tensor) -> Tensor:
         """What is known after each place: [W, L] title ids -> [W, L, D]; at padding, nothing of meaning.
 
         A history may be shorter than `max_history`, and is then taken to be padded on the left.
         """
-        real = histories != PAD
-        places = histories.shape[1]
-        x = embedding(histories.clamp(min=0), self.items) * math.sqrt(self.items.shape[1])
-        x = x + self.positions[len(self.positions) - places :]
-        x = dropout(x, self.dropout, self.training)
-        causal = torch.ones(places, places, dtype=torch.bool, device=x.device).tril()
-        itself = torch.eye(places, dtype=torch.bool, device=x.device)  # or padding would have no key at all
-        visible = (causal & real[:, None, :]) | itself  # [W, L, L]
-        for block in self.blocks:
-            x = block(x, visible[:, None])
-        hidden: Tensor = self.last_norm(x)
+        hidden: Tensor = self.last_norm(self.encoder(self.embed(histories), histories != PAD))
         return hidden
 
     def forward(self, histories: Tensor) -> Tensor:
@@ -88,38 +87,22 @@ class SASRec(Baseline):
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """Summed over the places that have a next title, and their number."""
-        histories, following = batch.titles[:, :-1], batch.titles[:, 1:]
-        real = histories != PAD
-        negatives = batch.draw_unseen(histories.shape[1])
-        hidden = self.hidden(histories)[real]  # [places, D]
-        positive = (hidden * embedding(following[real], self.items)).sum(-1)
-        negative = (hidden * embedding(negatives[real], self.items)).sum(-1)
-        return bce_one_negative(positive, negative).sum(), real.sum()
+        real = batch.titles[:, :-1] != PAD
+        negatives = batch.draw_unseen(real.shape[1])
+        hidden = self.hidden(batch.titles[:, :-1])
+        terms = self.own_loss(hidden[real], batch.titles[:, 1:][real], negatives[real])
+        return terms.sum(), real.sum()
 
+    def own_loss(self, hidden: Tensor, following: Tensor, negatives: Tensor) -> Tensor:
+        """[N] the loss of N places.
 
-class _Block(nn.Module):
-    """Attention and a feed-forward network of two layers of the same width, each added and normalised."""
-
-    def __init__(self, width: int, heads: int, rate: float) -> None:
-        super().__init__()
-        self.heads, self.rate = heads, rate
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=_EPS)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, width), nn.Dropout(rate), nn.ReLU(), nn.Linear(width, width), nn.Dropout(rate)
-        )
-        self.feed_forward_norm = nn.LayerNorm(width, eps=_EPS)
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """[W, L, D], and which keys a place may look at [W, 1, L, L] -> [W, L, D]."""
-        parts = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each [W, heads, L, D / heads]
-        rate = self.rate if self.training else 0.0
-        seen = scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=rate)
-        x = self.norm(x + self.out(seen.transpose(1, 2).flatten(2)))
-        result: Tensor = self.feed_forward_norm(x + self.feed_forward(x))
-        return result
+        Args:
+            hidden: [N, D] what is known after each.
+            following: [N] its next title.
+            negatives: [N] a title that the user has not seen.
+        """
+        positive = (hidden * embedding(following, self.items)).sum(-1)
+        return bce_one_negative(positive, (hidden * embedding(negatives, self.items)).sum(-1))
 
 
 def load_or_train_sasrec(
@@ -137,14 +120,5 @@ def load_or_train_sasrec(
     `bearray.baselines.cache.load_or_train`.
     """
     settings = config or SASRecConfig()
-    return load_or_train(
-        lambda num_titles: SASRec(num_titles, settings),
-        dataset,
-        title_of_item,
-        settings,
-        name=SASRec.name,
-        max_history=settings.max_history,
-        train=settings.train,
-        cache_dir=cache_dir,
-        progress=progress,
-    )
+    inputs = Inputs(dataset, title_of_item, settings.max_history)
+    return load_or_train(Job(SASRec, settings, inputs), cache_dir=cache_dir, progress=progress)

@@ -1,8 +1,9 @@
 """The training loop of every baseline: epochs, validation after each, stop when it no longer improves.
 
-Plain PyTorch on one device; Ray Train or a notebook calls `fit`. Order, negatives and dropout of an epoch
-depend on seed and epoch alone, so a training that was interrupted continues after its last whole epoch as
-if it had not been (bit for bit on a CPU).
+Plain PyTorch; a notebook calls `fit`, and so does each worker of Ray Train (`bearray.training.baseline`),
+which then share every batch. Order, negatives and dropout of an epoch depend on seed, epoch and worker alone,
+so a training that was interrupted continues after its last whole epoch as if it had not been (bit for bit on
+a CPU).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from bearray.array_files import read_arrays, write_arrays
 from bearray.baselines.base import Baseline, seeded, top_titles
 from bearray.baselines.data import BaselineData, TitleWindows
 from bearray.baselines.progress import epoch_progress
+from bearray.baselines.team import ALONE, Team
 from bearray.config import BaselineTrainConfig, differences, to_dict
-from bearray.errors import ConfigError, DataError, ResumeError
+from bearray.errors import BearrayError, ConfigError, DataError, ResumeError
 from bearray.metrics import hit_ratio, ndcg, rank_of_target
 
 History = list[dict[str, float]]
@@ -65,6 +67,7 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     on_epoch: Callable[[History], None] | None = None,
     title: str | None = None,
+    team: Team = ALONE,
 ) -> Fit:
     """Train a baseline where it stands (its device), and leave it with the weights of its best epoch.
 
@@ -75,8 +78,9 @@ def fit(
         folder: where the state is kept after each epoch, and continued from; None: nowhere.
         settings: all else that the state depends on, as plain JSON values: the model's settings, the data's
             hash. A folder with others is refused.
-        on_epoch: called with the history after each epoch.
+        on_epoch: called with the history after each epoch, when its state has been kept.
         title: what the progress bar is called; None: no bar.
+        team: the workers that train it together; a collective then, and the first one keeps the state.
 
     Raises:
         ConfigError: the loss is no longer a finite number.
@@ -84,7 +88,7 @@ def fit(
         StorageError: `folder` cannot be written.
     """
     with _one_thread():
-        return _fit(model, data, config, folder, settings, on_epoch, title)
+        return _fit(model, data, config, folder, settings, on_epoch, title, team)
 
 
 def _fit(
@@ -95,9 +99,12 @@ def _fit(
     settings: Mapping[str, Any] | None,
     on_epoch: Callable[[History], None] | None,
     title: str | None,
+    team: Team,
 ) -> Fit:
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    )
     best = _copy(model)
     history: History = []
     state = None
@@ -108,16 +115,16 @@ def _fit(
         while not _ended(history, config):
             epoch = len(history) + 1
             began = time.perf_counter()
-            loss = _train_epoch(model, data, config, optimizer, epoch, device)
+            loss = _train_epoch(model, data, config, optimizer, epoch, device, team)
             trained = time.perf_counter()
-            metrics = validate(model, data.valid, data.num_titles)
+            metrics = validate(model, data.valid, data.num_titles, team)
             ended = time.perf_counter()
             row = {"epoch": float(epoch), "loss": loss, "seconds": trained - began}
             row |= {f"valid_{name}": value for name, value in metrics.items()}
             history.append(row | {"valid_seconds": ended - trained})
             if best_epoch(history) == epoch:
                 best = _copy(model)
-            if state is not None:
+            if state is not None and team.rank == 0:
                 state.save(model, optimizer, best, history)
             if on_epoch is not None:
                 on_epoch(history)
@@ -131,10 +138,13 @@ def best_epoch(history: History) -> int:
     return int(np.argmax([row[_CHOSEN_BY] for row in history])) + 1 if history else 0
 
 
-def validate(model: Baseline, windows: TitleWindows, num_titles: int) -> dict[str, float]:
-    """hr@1, hr@5, hr@10, ndcg@1, ndcg@5, ndcg@10 over the whole catalogue."""
-    titles, _ = top_titles(model, windows.histories, num_titles, max(_KS))
-    ranks = rank_of_target(titles, windows.targets.numpy())
+def validate(model: Baseline, windows: TitleWindows, num_titles: int, team: Team = ALONE) -> dict[str, float]:
+    """hr@1, hr@5, hr@10, ndcg@1, ndcg@5, ndcg@10 over the whole catalogue; each worker ranks a part."""
+    own = slice(team.rank, None, team.world)
+    titles, _ = top_titles(model, windows.histories[own], num_titles, max(_KS))
+    places = torch.zeros(len(windows), dtype=torch.float64)
+    places[own] = torch.from_numpy(rank_of_target(titles, windows.targets[own].numpy()))
+    ranks = team.add(places.to(next(model.parameters()).device)).cpu().numpy()
     return {f"{n}@{k}": of(ranks, k) for n, of in (("hr", hit_ratio), ("ndcg", ndcg)) for k in _KS}
 
 
@@ -150,20 +160,26 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     device: torch.device,
+    team: Team = ALONE,
 ) -> float:
     """One pass over the training windows; the mean loss."""
     rng = np.random.default_rng([config.seed, epoch])
     order = rng.permutation(len(data.train))
+    if team.rank:
+        rng = np.random.default_rng([config.seed, epoch, team.rank])
     total = torch.zeros(2, dtype=torch.float64, device=device)
     model.train()
     with seeded(int(rng.integers(2**63)), device):
         for start in range(0, len(order), config.batch_size):
-            batch = data.batch(order[start : start + config.batch_size], rng, device)
+            rows = order[start : start + config.batch_size][team.rank :: team.world]
+            batch = data.batch(rows, rng, device)
             loss, weight = model.loss(batch)
+            sums = team.add(torch.stack([loss.detach().double(), weight.double()]))
             optimizer.zero_grad()
-            (loss / weight.clamp(min=1)).backward()
+            (loss / sums[1].clamp(min=1)).backward()
+            team.add_gradients(model)
             optimizer.step()
-            total += torch.stack([loss.detach().double(), weight.double()])
+            total += sums
     mean = float(total[0] / total[1].clamp(min=1))
     if not math.isfinite(mean):
         raise ConfigError(f"the loss is {mean} in epoch {epoch} with train.lr {config.lr:g}; lower train.lr")
@@ -242,6 +258,22 @@ class _State:
         except (DataError, RuntimeError, KeyError, ValueError) as error:
             raise ResumeError(f"{self.file} cannot be continued: {error}; delete it to begin anew") from error
         return [dict(zip(_COLUMNS, row, strict=True)) for row in rows], found
+
+
+def finished(model: Baseline, folder: str | Path) -> Fit:
+    """How the training whose state is in `folder` ended; `model` gets the weights of its best epoch.
+
+    Raises:
+        ResumeError: there is no state, or a damaged one.
+    """
+    file = Path(folder) / _STATE
+    try:
+        arrays, _ = read_arrays(file, kind=_KIND, version=_VERSION)
+        model.load_state_dict(_below(arrays, "best."))
+        history: History = [dict(zip(_COLUMNS, row, strict=True)) for row in arrays["history"].tolist()]
+    except (BearrayError, RuntimeError, KeyError, ValueError) as error:
+        raise ResumeError(f"{file} holds no training's end: {error}") from error
+    return Fit(history, best_epoch(history))
 
 
 def _below(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

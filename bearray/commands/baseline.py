@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from bearray.config import SASRecConfig
+from bearray.config.baselines import (
+    BERT4RecConfig,
+    DLLM2RecConfig,
+    DROSConfig,
+    LanguageModelConfig,
+    LLMCFConfig,
+    SASRecConfig,
+)
 
-
-def sasrec(
-    *,
-    data_dir: str,
-    out: Path,
-    test_windows: int | None = 5_000,
-    sample_seed: int = 42,
-    unescape: bool = True,
-    strict: bool = False,
-    exclude_history: bool = False,
-    config: Annotated[SASRecConfig, tyro.conf.arg(name="")] = SASRecConfig(),  # noqa: B008 - frozen
-) -> None:
-    """Train SASRec on the whole training split, stop by validation NDCG@10, test it, write a run folder.
+_AS_ALL = """
 
     It ranks the whole catalogue of titles, with the test windows, metrics and intervals of the LLM
-    recommenders; `bearray report` reads the folder. The trained model is kept in the user's cache
-    ($BEARRAY_CACHE/baselines or ~/.cache/bearray/baselines), and the same settings on the same data are not
-    trained twice; a training that was interrupted is continued.
+    recommenders; `bearray report` reads the folder. It is trained under Ray Train, on the cluster that is
+    there or on this machine; the same command again continues what was interrupted. The trained model is kept
+    in the user's cache ($BEARRAY_CACHE/baselines or ~/.cache/bearray/baselines), and the same settings on the
+    same data are not trained twice.
 
     Args:
         data_dir: Folder with items.parquet and sequences_{train,valid,test}.parquet.
@@ -38,28 +34,111 @@ def sasrec(
         strict: Items without a title are an error instead of being left out.
         exclude_history: Leave titles of the history out of the lists; LLM recommenders do not.
         config: Sizes and training.
-    """
-    from bearray.baselines import load_or_train_sasrec, number_titles
-    from bearray.config import DataConfig
-    from bearray.data import open_dataset
-    from bearray.evaluation.baseline import write_baseline_run
-    from bearray.runs import Storage
+"""
 
-    data = DataConfig(
-        path=data_dir,
-        train_windows=None,
-        test_windows=test_windows,
-        sample_seed=sample_seed,
-        unescape=unescape,
-        strict=strict,
+
+_LLM = """    llm: The language model that helps. What it says is said once, by Ray Data actors, and kept.
+"""
+
+
+def _command(name: str, config_type: type[Any], what: str) -> Callable[..., None]:
+    """The command of a baseline: the same options, and its own settings."""
+
+    def command(
+        *,
+        data_dir: str,
+        out: Path,
+        test_windows: int | None = 5_000,
+        sample_seed: int = 42,
+        unescape: bool = True,
+        strict: bool = False,
+        exclude_history: bool = False,
+        config: Any,
+    ) -> None:
+        from bearray.config import DataConfig
+
+        data = DataConfig(
+            path=data_dir,
+            train_windows=None,
+            test_windows=test_windows,
+            sample_seed=sample_seed,
+            unescape=unescape,
+            strict=strict,
+        )
+        _run(name, config, data, out, exclude_history=exclude_history)
+
+    return _described(command, config_type, what)
+
+
+def _helped_command(name: str, config_type: type[Any], what: str) -> Callable[..., None]:
+    """The same of a baseline that a language model helps."""
+
+    def command(
+        *,
+        data_dir: str,
+        out: Path,
+        llm: Annotated[LanguageModelConfig, tyro.conf.arg(name="")] = LanguageModelConfig(),  # noqa: B008
+        test_windows: int | None = 5_000,
+        sample_seed: int = 42,
+        unescape: bool = True,
+        strict: bool = False,
+        exclude_history: bool = False,
+        config: Any,
+    ) -> None:
+        from bearray.config import DataConfig
+
+        data = DataConfig(
+            path=data_dir,
+            train_windows=None,
+            test_windows=test_windows,
+            sample_seed=sample_seed,
+            unescape=unescape,
+            strict=strict,
+        )
+        _run(name, config, data, out, exclude_history=exclude_history, llm=llm)
+
+    described = _described(command, config_type, what)
+    described.__doc__ = f"{described.__doc__}{_LLM}"
+    return described
+
+
+def _described(command: Callable[..., None], config_type: type[Any], what: str) -> Callable[..., None]:
+    """The command with its help, and the settings of its own baseline."""
+    command.__doc__ = (
+        f"Train {what} on the whole training split, stop by validation NDCG@10, test it, write a run folder."
+        + _AS_ALL
     )
+    command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
+    command.__kwdefaults__ = {**(command.__kwdefaults__ or {}), "config": config_type()}
+    return command
+
+
+sasrec = _command("sasrec", SASRecConfig, "SASRec, self-attention over a history,")
+bert4rec = _command("bert4rec", BERT4RecConfig, "BERT4Rec, which fills in masked titles,")
+dros = _command("dros", DROSConfig, "DROS, SASRec made robust against shifts of popularity,")
+dllm2rec = _helped_command("dllm2rec", DLLM2RecConfig, "DLLM2Rec, DROS taught by a language model's lists,")
+llm_cf = _helped_command("llm-cf", LLMCFConfig, "LLM-CF, SASRec with a language model's chains of thought,")
+
+
+def _run(
+    name: str,
+    config: Any,
+    data: Any,
+    out: Path,
+    *,
+    exclude_history: bool,
+    llm: LanguageModelConfig | None = None,
+) -> None:
+    from bearray.evaluation.baseline_run import train_and_test
+    from bearray.runs import Storage
+    from bearray.tuning.cluster import connect
+
     folder = Storage(str(out))
-    folder.check_writable()
-    dataset = open_dataset(data_dir, strict=strict)
-    fitted = load_or_train_sasrec(dataset, number_titles(dataset.items, unescape=unescape), config)
-    metrics = write_baseline_run(fitted, dataset, data, config, folder, exclude_history=exclude_history)
+    fitted, metrics = train_and_test(
+        name, config, data, folder, llm=llm, exclude_history=exclude_history, connect=connect
+    )
     epochs = f"epoch {fitted.best_epoch} of {len(fitted.history)} was best by validation NDCG@10"
-    print(f"{fitted.model.name} on {dataset.name}: {epochs}")
+    print(f"{name} on {data.path}: {epochs}")
     for split, groups in metrics.items():
         print(_table(split, groups))
     print(f"\nmodel: {fitted.folder}\nrun:   {folder.root}")

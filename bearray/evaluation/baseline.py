@@ -7,6 +7,7 @@ baseline's numbers stand under "trie".
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,56 @@ def _item_of_title(fitted: Fitted) -> np.ndarray:
     return items
 
 
+def begin_baseline_run(
+    name: str,
+    dataset: Dataset,
+    data: DataConfig,
+    settings: Any,
+    folder: Storage,
+    *,
+    llm: Mapping[str, Any] | None = None,
+    exclude_history: bool = False,
+) -> None:
+    """Write a baseline's config.json, before it is trained; one that says the same stays.
+
+    Args:
+        name: the baseline's name.
+        dataset, data, settings, folder, llm, exclude_history: as `write_baseline_run`.
+
+    Raises:
+        ResumeError: the folder is of a run with other settings or other data.
+        StorageError: it cannot be written.
+    """
+    about = {
+        "run": _settings(name, data, settings, llm, exclude_history),
+        "role": "method",
+        "method": name,
+        "dataset": dataset.name,
+        "base_model": NO_BASE_MODEL,
+        "base_model_kind": "text-free baseline" if llm is None else "baseline with a language model's help",
+        "data_hash": dataset.content_hash,
+    }
+    if folder.exists(_CONFIG):
+        old = folder.read_json(_CONFIG)
+        changed = differences({entry: old.get(entry) for entry in about}, about)
+        if changed:
+            raise ResumeError(
+                f"{folder.root} holds a run with other settings: {'; '.join(changed)}; give another --out"
+            )
+        return
+    folder.write_json(_CONFIG, about | {"versions": versions(), "git": git_revision(), "created": now()})
+
+
+def _settings(
+    name: str, data: DataConfig, settings: Any, llm: Mapping[str, Any] | None, exclude_history: bool
+) -> dict[str, Any]:
+    return {
+        "data": to_dict(data),
+        "baseline": {"name": name, **to_dict(settings), **({} if llm is None else {"llm": dict(llm)})},
+        "decoding": {"exclude_history": exclude_history},
+    }
+
+
 def write_baseline_run(
     fitted: Fitted,
     dataset: Dataset,
@@ -75,6 +126,7 @@ def write_baseline_run(
     settings: Any,
     folder: Storage,
     *,
+    llm: Mapping[str, Any] | None = None,
     exclude_history: bool = False,
 ) -> dict[str, Any]:
     """Test a trained baseline and write its run folder; a folder that is there is written again.
@@ -85,6 +137,7 @@ def write_baseline_run(
         data: which validation and test windows are ranked.
         settings: the baseline's config.
         folder: the run folder.
+        llm: which language model helped, and how; None: none did.
         exclude_history: leave titles of the history out of the lists (the epoch was chosen with them in).
 
     Returns:
@@ -94,33 +147,16 @@ def write_baseline_run(
         ResumeError: the folder is of a run with other settings or other data.
         StorageError: it cannot be written.
     """
-    run = {
-        "data": to_dict(data),
-        "baseline": {"name": fitted.model.name, **to_dict(settings)},
-        "decoding": {"exclude_history": exclude_history},
-    }
+    name = fitted.model.name
+    begin_baseline_run(name, dataset, data, settings, folder, llm=llm, exclude_history=exclude_history)
+    run = _settings(name, data, settings, llm, exclude_history)
 
     def ranked(split: Split) -> pa.Table:
         return predict(fitted, dataset, data, split, exclude_history=exclude_history)
 
-    about = {
-        "run": run,
-        "role": "method",
-        "method": fitted.model.name,
-        "dataset": dataset.name,
-        "base_model": NO_BASE_MODEL,
-        "base_model_kind": "text-free baseline",
-        "data_hash": dataset.content_hash,
-    }
-    if folder.exists(_CONFIG):
-        old = folder.read_json(_CONFIG)
-        changed = differences({name: old.get(name) for name in about}, about)
-        if changed:
-            raise ResumeError(f"{folder.root} holds a run with other settings: {'; '.join(changed)}")
-    folder.write_json(_CONFIG, about | {"versions": versions(), "git": git_revision(), "created": now()})
     folder.write_lines(_METRICS, [{"kind": "epoch", **row} for row in fitted.history])
-    for name in (CARD, WEIGHTS):
-        folder.child(_CHECKPOINTS, fitted.model.name).write_bytes(name, (fitted.folder / name).read_bytes())
+    for file in (CARD, WEIGHTS):
+        folder.child(_CHECKPOINTS, name).write_bytes(file, (fitted.folder / file).read_bytes())
     valid = evaluate(ranked("valid").to_pandas(), KS)
     began = time.perf_counter()
     test = evaluate(_write_predictions(ranked("test"), run, folder), KS)
@@ -134,7 +170,7 @@ def write_baseline_run(
             "best_epoch": fitted.best_epoch,
             "valid": {n.removeprefix("valid_"): v for n, v in best.items() if "@" in n},
             "test": {_NORMALIZE: test},
-            "checkpoint": f"{_CHECKPOINTS}/{fitted.model.name}",
+            "checkpoint": f"{_CHECKPOINTS}/{name}",
             "seconds": {
                 "train": sum(row["seconds"] for row in fitted.history),
                 "valid": sum(row["valid_seconds"] for row in fitted.history),

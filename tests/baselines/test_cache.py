@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bearray.baselines import Fitted, load_or_train_sasrec, number_titles
-from bearray.baselines import cache as kept
+from bearray.baselines import Fitted, Inputs, Job, SASRec, load_or_train_sasrec, number_titles
 from bearray.baselines import train as loop
 from bearray.config import SASRecConfig, override
 from bearray.data import Dataset
@@ -124,8 +123,8 @@ def test_a_damaged_model_is_trained_anew(
 def test_a_damaged_half_training_is_begun_anew(
     circle: Dataset, small: SASRecConfig, tmp_path: Path, trained: list[int]
 ) -> None:
-    titles = number_titles(circle.items)
-    state = tmp_path / f"sasrec-{kept.content_key('sasrec', circle, titles, small)[:16]}" / "training"
+    job = Job(SASRec, small, Inputs(circle, number_titles(circle.items), small.max_history))
+    state = tmp_path / f"sasrec-{job.key[:16]}" / "training"
     state.mkdir(parents=True)
     (state / "training.json").write_text("{broken")
     fitted = ask(circle, small, tmp_path)
