@@ -63,8 +63,7 @@ audit: setup
 
 test: check
 	@test -n "$(CHROMIUM)" || echo "no Chromium on this machine: the tests in a browser are NOT run (see CONTRIBUTING.md)"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray$(if $(CHROMIUM),, and not browser)'
-	$(BIN)/python -m pytest -m ray  # one Ray at a time: its clean-up of stopped runs fails beside another cluster
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder$(if $(CHROMIUM),, -m 'not browser')
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)

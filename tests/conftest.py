@@ -36,6 +36,19 @@ MICRO_RUN: dict[str, Any] = {
 batch of 6, which two workers and four accumulation steps cannot share evenly."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """In `make test` (xdist's loadgroup) a file's tests stay in one process, and all with a Ray cluster in one:
+    two clusters would disturb each other, because Ray cleans up stopped runs by asking the machine for one."""
+    ray = item.get_closest_marker("ray") is not None
+    item.add_marker(pytest.mark.xdist_group("ray" if ray else item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, those with Ray begin: together they take longest."""
+    if config.getoption("loadgroup", False):
+        items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tiny tensors are slower on many threads, and tests of two processes would fight for the cores."""
