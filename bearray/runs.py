@@ -29,6 +29,8 @@ from bearray.run_shapes import check_file
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 ADAPTER = "adapter"
+SOFT = "soft"
+"""Folder of a checkpoint: projectors of soft tokens, and the vectors that they project."""
 """Folder of the adapter within a checkpoint."""
 
 
@@ -65,8 +67,11 @@ OUT_OF_ORDER = {
 
 
 def cause_of(error: OSError) -> str:
-    """The system's words for an error; pyarrow wraps them in its own."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    """The system's words for an error, without those that pyarrow wraps around them, and what helps."""
+    if not error.errno:
+        return str(error)
+    helps = OUT_OF_ORDER.get(error.errno)
+    return os.strerror(error.errno) + (f"; {helps} and run the same again to continue" if helps else "")
 
 
 def storage_trouble(text: str) -> str | None:
@@ -235,6 +240,23 @@ class Storage:
         probe = f".write-test-{uuid.uuid4().hex[:8]}"
         self.write_bytes(probe, b"bearray")
         self.delete(probe)
+
+    def trouble(self, told: str) -> StorageError | None:
+        """The storage as the reason for an error, or None where it has nothing to do with it.
+
+        Args:
+            told: the error's text, as it came from other processes or libraries.
+        """
+        words = storage_trouble(told) if self.root in told else None  # else another disk may be full
+        try:
+            if words is None:
+                self.check_writable()
+                return None
+        except StorageError as error:
+            words = storage_trouble(str(error)) or str(error)
+        return StorageError(
+            f"{self.root} cannot be written: {words} and run the same command again to continue"
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from bearray.efficiency.config import EfficiencyConfig
 from bearray.tuning.main import exit_code, parse
 
 if TYPE_CHECKING:
+    from bearray.efficiency.benchmark import Benchmark
     from bearray.efficiency.results import Record
     from bearray.runs import Storage
 
@@ -68,14 +69,24 @@ def run_benchmark(config: EfficiencyConfig) -> str:
     Raises:
         BearrayError: a setting, the data, the storage or the cluster cannot work; found before anything is
             measured. Also when measuring failed; the rounds that ended are kept.
+        BusyError: another process is at work on the storage.
     """
-    from bearray.efficiency.benchmark import check, measure_locally, prepare
+    from bearray.efficiency.benchmark import check
+    from bearray.lock import held
+    from bearray.runs import Storage
+
+    benchmark = check(config)
+    with held(Storage(config.storage), "benchmark"):
+        return _measure(config, benchmark)
+
+
+def _measure(config: EfficiencyConfig, benchmark: Benchmark) -> str:
+    from bearray.efficiency.benchmark import measure_locally, prepare
     from bearray.efficiency.results import gather
     from bearray.report.efficiency_write import write_efficiency
     from bearray.tuning.watch import say
 
     began = time.monotonic()
-    benchmark = check(config)
     if not config.local:
         from bearray.efficiency.workers import check_cluster
         from bearray.tuning.cluster import connect

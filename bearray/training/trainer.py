@@ -15,6 +15,7 @@ from bearray.runs import CHECKPOINTS, Storage
 from bearray.training.divergence import REPORT, DivergedError
 from bearray.training.events import events
 from bearray.training.failures import HUNG, FailureLog, in_plain_words
+from bearray.training.recovery import recover
 from bearray.training.resources import scaling_config, uses_gpu
 from bearray.training.timeouts import collective_timeout, health_checks
 from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
@@ -53,6 +54,7 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
     """
     for name in (DIVERGED, HUNG):  # of an earlier attempt
         folder.delete(name)
+    recover(folder)
     gpu = uses_gpu(config.train.device)
     told: list[Any] = [FailureLog(config.train, folder.root), *callbacks]
     trainer = TorchTrainer(
@@ -60,7 +62,8 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
         train_loop_config={"config": to_dict(config), "folder": folder.root},
         scaling_config=scaling_config(config.train, gpu),
         torch_config=TorchConfig(
-            backend="nccl" if gpu else "gloo", timeout_s=collective_timeout(config.train)
+            backend="nccl" if gpu else "gloo",
+            timeout_s=collective_timeout(config.train),
         ),
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,

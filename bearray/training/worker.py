@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ class MetricsLog:
     def flush(self) -> None:
         self.storage.write_lines(METRICS, self.rows)
         self._written = time.monotonic()
+
+
+def epoch_report(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What Ray Train is told of an epoch and keeps with its checkpoint, from its row of metrics.jsonl.
+
+    An epoch without validation scores -1: it can be continued from, and never be the best one.
+    """
+    return {SCORE: -1.0} | {name: value for name, value in row.items() if name != "kind"}
 
 
 def train_loop(settings: dict[str, Any]) -> None:
@@ -110,12 +119,10 @@ def _train_epochs(loop: Loop, log: MetricsLog, storage: Storage) -> None:
         if rank == 0:
             log.add(row)
             log.flush()
-        # An epoch without validation scores -1: it can be continued from, and never be the best one.
-        report = {SCORE: -1.0} | {k: v for k, v in row.items() if k != "kind"}
         with tempfile.TemporaryDirectory() as folder:
             loop.save(Path(folder))
             saved = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
-            ray.train.report(report, checkpoint=saved)
+            ray.train.report(epoch_report(row), checkpoint=saved)
         # Ray continues a run from the checkpoints that its controller has noted, which it does a moment
         # later. A worker lost in that moment would cost another epoch.
         ray.train.get_all_reported_checkpoints(consistency_mode=ray.train.CheckpointConsistencyMode.COMMITTED)

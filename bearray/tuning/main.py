@@ -9,7 +9,9 @@ from typing import TypeVar
 
 from bearray.efficiency.config import EfficiencyConfig
 from bearray.errors import BearrayError
+from bearray.runs import OUT_OF_ORDER, cause_of
 from bearray.tuning.config import CPU, SMOKE, Scale, SweepConfig, scaled
+from bearray.tuning.interrupt import EXIT_CODE, interruptible
 
 C = TypeVar("C", SweepConfig, EfficiencyConfig)
 
@@ -61,16 +63,25 @@ def run(
 
 
 def exit_code(work: Callable[[], object]) -> int:
-    """Do resumable work: 0 if it ends well, 2 after one message for what a user can mend, 130 if
-    interrupted."""
+    """Do resumable work: 0 if it ends well, 2 after one message for what a user can mend, 130 if interrupted.
+
+    Ray is stopped, or left, before it returns.
+    """
     try:
-        work()
+        with interruptible():
+            work()
     except BearrayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+        return EXIT_CODE
+    except OSError as error:
+        if error.errno not in OUT_OF_ORDER:
+            raise
+        where = f"cannot write {error.filename}: " if error.filename else ""
+        print(f"error: {where}{cause_of(error)}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -3,7 +3,9 @@ workers."""
 
 from __future__ import annotations
 
+import logging
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +22,22 @@ from bearray.training.worker import SCORE
 from bearray.tuning.cluster import DRIVER_CPUS, START_TIMEOUT, concurrent_trials
 from bearray.tuning.config import AXES, SearchConfig
 from bearray.tuning.plans import trial_plan
+from bearray.tuning.restore import SNAPSHOT_SECONDS, StopWithoutStorage, can_continue
 from bearray.tuning.stopping import EPOCH, REPORTED, EpochASHA, EpochReport, PrunedTrials, StoppedRuns
-from bearray.tuning.trial import STOPPED, RunPlan, ended, execute
-from bearray.tuning.trust import check_own
+from bearray.tuning.trial import STOPPED, RunPlan, check_not_failed, ended, execute
+
+LOST_TRIALS = 3
+"""How often a trial whose process was lost, or the node it was on, is started again."""
 
 
 def _drive(
-    space: dict[str, Any], *, storage: str, gpu: bool, start_timeout: str, plan: dict[str, Any] | None = None
+    space: dict[str, Any],
+    *,
+    storage: str,
+    gpu: bool,
+    start_timeout: str,
+    attempt: str,
+    plan: dict[str, Any] | None = None,
 ) -> None:
     """Body of a trial: train the run and tell Tune its best validation score last, which is what Optuna
     takes.
@@ -34,13 +45,21 @@ def _drive(
     Args:
         gpu: what train.device auto means on this cluster.
         start_timeout: seconds for which Ray Train waits for workers at a time; it asks again for ever.
+        attempt: of this call of the sweep; Tune starts a trial again when its process was lost, and what the
+            run itself has failed of in this attempt is not tried again.
+
+    Raises:
+        RunFailedError: it has failed in this attempt.
+        Exception: as `execute`.
     """
     os.environ.setdefault(START_TIMEOUT, start_timeout)  # Ray Train takes it from the process that starts it
     run = trial_plan(space, plan)
     if run.config.train.device == "auto":
         run = replace(run, config=override(run.config, {"train.device": "gpu" if gpu else "cpu"}))
     folder = Storage(storage).child("runs", run.run_id)
-    result = ended(folder) or execute(run, folder, [EpochReport()])
+    folder.check_writable()  # a trial that is started again finds this out before its workers are
+    check_not_failed(folder, attempt)
+    result = ended(folder) or execute(run, folder, [EpochReport()], attempt=attempt)
     last = {
         SCORE: result["valid"]["ndcg@10"],
         EPOCH: run.config.train.epochs,
@@ -64,7 +83,10 @@ def run_methods(
         callbacks: for Ray Tune, such as W&B's.
     """
     space = {"plan": tune.grid_search([p.to_dict() for p in plans])}
-    return _fit(name, space, storage, plans, max_concurrent=max_concurrent, callbacks=callbacks)
+    continues = can_continue(storage.child("tune"), name)
+    return _fit(
+        name, space, storage, plans, max_concurrent=max_concurrent, callbacks=callbacks, continues=continues
+    )
 
 
 def run_search(
@@ -94,6 +116,7 @@ def run_search(
     sample = tune.loguniform if search.log_scale else tune.uniform
     space = {axis: sample(*getattr(search, axis)) for axis in AXES}
     journal.parent.mkdir(parents=True, exist_ok=True)
+    continues = can_continue(storage.child("tune"), name, journal)
     algorithm = PrunedTrials(
         metric=SCORE,
         mode="max",
@@ -108,7 +131,7 @@ def run_search(
         callbacks = [*callbacks, StoppedRuns(search, **about)]
     return _fit(
         name, space, storage, [plan], plan=values, algorithm=algorithm, scheduler=scheduler,
-        samples=search.trials, max_concurrent=search.max_concurrent, callbacks=callbacks,
+        samples=search.trials, max_concurrent=search.max_concurrent, callbacks=callbacks, continues=continues,
     )  # fmt: skip
 
 
@@ -124,18 +147,22 @@ def _fit(
     samples: int = 1,
     max_concurrent: int | None,
     callbacks: Sequence[Any],
+    continues: bool,
 ) -> ResultGrid:
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_SECONDS)
+    if os.environ.get("BEARRAY_WORKER_LOGS") != "1":  # a run's folder says why it has failed, and so do we
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tune_folder = storage.child("tune")
     about = {
         "storage": storage.root,
         "plan": plan,
         "gpu": uses_gpu("auto"),
         "start_timeout": os.environ[START_TIMEOUT],
+        "attempt": uuid.uuid4().hex,
     }
     trainable = tune.with_resources(tune.with_parameters(_drive, **about), {"CPU": DRIVER_CPUS})
     path = f"{tune_folder.root}/{name}"
-    if tune.Tuner.can_restore(path):
-        check_own(path)
+    if continues:
         tuner = tune.Tuner.restore(
             path, trainable, resume_unfinished=True, restart_errored=True, param_space=space
         )
@@ -154,7 +181,11 @@ def _fit(
                 trial_dirname_creator=_trial_folder,
             ),
             run_config=tune.RunConfig(
-                name=name, storage_path=tune_folder.root, verbose=0, callbacks=list(callbacks)
+                name=name,
+                storage_path=tune_folder.root,
+                verbose=0,
+                callbacks=[StopWithoutStorage(), *callbacks],
+                failure_config=tune.FailureConfig(max_failures=LOST_TRIALS),
             ),
         )
     return tuner.fit()

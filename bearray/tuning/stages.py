@@ -72,6 +72,16 @@ class _Stages:
         self.trained.failed[place] = f"{needed}, from which it starts, is not finished"
         return False
 
+    def check_storage(self, why: str) -> None:
+        """End the sweep when a run has failed because of the storage, which would fail all others, too.
+
+        Raises:
+            StorageError: with the storage, what is wrong and how to go on.
+        """
+        trouble = self.storage.trouble(why)
+        if trouble is not None:
+            raise trouble
+
     def train(self, name: str, plans: Plans) -> None:
         """Train runs that are given in full. `name`: of the Ray Tune experiment."""
         plans = {place: plan for place, plan in plans.items() if self.startable(place, plan)}
@@ -94,6 +104,7 @@ class _Stages:
                 self.trained.chosen[place] = folder
                 continue
             told = folder.read_json(RESULT).get("error") if folder.exists(RESULT) else why
+            self.check_storage(f"{told} {why}")
             self.trained.failed[place] = str(told or "its training ended without a result")
             say(f"[red]{_words(place, self.sweep)} failed:[/red] {self.trained.failed[place]}")
 
@@ -105,6 +116,7 @@ class _Stages:
             plan, name, search, self.storage, journal(self.storage, name), self.callbacks
         )
         for error in results.errors:
+            self.check_storage(str(error))
             say(f"[red]a trial failed:[/red] {reason(error)}")
         ids = list(dict.fromkeys(run_ids(results)))
         if not ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from bearray.backbones import base_model_kind, resolve_base
 from bearray.config import EvaluationConfig, RunConfig, config_hash, differences, override, to_dict
 from bearray.data import Dataset, open_dataset
 from bearray.data.summary import dataset_stats
-from bearray.errors import BearrayError, ConfigError, ResumeError
+from bearray.errors import BearrayError, BusyError, ConfigError, ResumeError
 from bearray.evaluation import evaluate_run
 from bearray.evaluation.pool import pool_size
+from bearray.lock import held
 from bearray.report.anywhere import report_on
 from bearray.runs import Storage
 from bearray.task import Task, load_task
@@ -52,9 +54,24 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
     Raises:
         BearrayError: a setting, the data, the storage or the cluster cannot work; found before anything is
             trained. Also when a method's run failed; the others are trained, tested and reported first.
+        BusyError: another process is at work on the storage.
+        StorageError: the storage has become full or read-only; nothing more is tried.
     """
-    began = time.monotonic()
     storage, dataset = check_sweep(sweep)
+    with held(storage, "sweep"):
+        try:
+            return _run(sweep, storage, dataset, address)
+        except BusyError:
+            raise
+        except Exception as error:  # of any library that writes there, in any words
+            trouble = storage.trouble("\n".join(traceback.format_exception(error)))
+            if trouble is None:
+                raise
+            raise trouble from error
+
+
+def _run(sweep: SweepConfig, storage: Storage, dataset: Dataset, address: str | None) -> str:
+    began = time.monotonic()
     connect(address)
     _check_cluster([sweep.run, *_own_runs(sweep)])
     _begin(sweep, dataset, storage)
@@ -125,12 +142,14 @@ def _check_unchanged(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> 
 
 def _begin(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> None:
     if storage.exists(SWEEP):
+        _check_unchanged(sweep, dataset, storage)  # another may have come and gone since the first check
         say(f"continuing the sweep in {storage.root}")
         return
     content = _content(sweep, dataset)
     storage.write_json(
         SWEEP, content | {"data_stats": dataset_stats(dataset), "departures": departures(sweep)}
     )
+    say(f"new sweep in {storage.root}")
 
 
 def _own_runs(sweep: SweepConfig) -> list[RunConfig]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
-from bearray.errors import ResumeError
+from bearray.errors import BearrayError, ResumeError, StorageError
 from bearray.provenance import git_revision, now, versions
 from bearray.runs import Storage
 from bearray.trained import open_run
@@ -17,6 +17,11 @@ CONFIG = "config.json"
 RESULT = "result.json"
 STOPPED = "stopped"
 """Status of a trial's run that was stopped early, because others were better at the same epoch."""
+
+
+class RunFailedError(BearrayError, RuntimeError):
+    """A run has failed; the message says of what."""
+
 
 Role = Literal["method", "trial"]
 
@@ -148,8 +153,27 @@ def ended(folder: Storage) -> dict[str, Any] | None:
     return result if result.get("status") in ("finished", STOPPED) else None
 
 
-def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+def check_not_failed(folder: Storage, attempt: str) -> None:
+    """Refuse a run that has failed in the same attempt: by itself it would only fail again.
+
+    Raises:
+        RunFailedError: with its reason.
+    """
+    result = folder.read_json(RESULT) if folder.exists(RESULT) else {}
+    if result.get("status") == "failed" and result.get("attempt") == attempt:
+        raise RunFailedError(str(result.get("error")))
+
+
+def execute(
+    plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = (), *, attempt: str | None = None
+) -> dict[str, Any]:
     """Train a run, or continue it, or return what it came to if it is finished.
+
+    Args:
+        plan: the run.
+        folder: its folder.
+        callbacks: for Ray Train.
+        attempt: kept with a failure, for `check_not_failed`.
 
     Returns:
         The content of result.json: best_epoch, its validation metrics, checkpoint, seconds.
@@ -164,8 +188,13 @@ def execute(plan: RunPlan, folder: Storage, callbacks: Sequence[Any] = ()) -> di
     try:
         trained = train(with_start(plan.config, folder), folder, callbacks)
     except Exception as error:
-        if ended(folder) is None:  # a trial that is stopped loses its workers before its own process
-            folder.write_json(RESULT, {"status": "failed", "error": reason(error), "chosen": False})
+        if ended(folder) is not None:  # a trial that is stopped loses its workers before its own process
+            raise
+        failed = {"status": "failed", "error": reason(error), "chosen": False, "attempt": attempt}
+        try:
+            folder.write_json(RESULT, failed)
+        except StorageError as unwritten:
+            raise unwritten from error
         raise
     result = {
         "status": "finished",

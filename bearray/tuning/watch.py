@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bearray.errors import BearrayError
 from bearray.runs import Storage
+from bearray.training.events import events
 from bearray.training.worker import METRICS
 from bearray.tuning.waiting import Waiting
 
@@ -32,12 +33,17 @@ class _Watcher:
     def __init__(self, runs: Storage) -> None:
         self.runs = runs
         self.epochs: dict[str, int] = {}
+        self.told: dict[str, int] = {name: len(events(runs.child(name))) for name in runs.names()}
         self.seen: dict[str, tuple[int, float]] = {
             name: (len(runs.child(name).read_lines(METRICS)), 0.0) for name in runs.names()
         }
 
     def poll(self) -> None:
         for name in self.runs.names():
+            told = events(self.runs.child(name))
+            for row in told[self.told.get(name, 0) :]:
+                say(f"[yellow]{name}:[/yellow] {row['event']}")
+            self.told[name] = len(told)
             rows = self.runs.child(name).read_lines(METRICS)
             count, spoke = self.seen.get(name, (0, 0.0))
             new = rows[count:]

@@ -39,6 +39,8 @@ class Undisturbed:
 
     outcome: Outcome
     best_epoch: int
+    checkpoint: str
+    """Folder of the best epoch's checkpoint."""
     test: dict[Normalize, dict[str, Any]]
     """As the `test` entry of result.json, of each normaliser."""
     predictions: dict[Normalize, pd.DataFrame]
@@ -65,7 +67,7 @@ def undisturbed_run(config: RunConfig, folder: Path) -> Undisturbed:
     names: tuple[Normalize, ...] = ("trie", "full")
     predictions = {name: decoder.table(cases, {"decoded": name}).to_pandas() for name in names}
     test = {name: evaluate(frame, config.evaluation.ks) for name, frame in predictions.items()}
-    return Undisturbed(outcome, best, test, predictions)
+    return Undisturbed(outcome, best, str(folder / job.name / str(best)), test, predictions)
 
 
 def compare(ours: Any, theirs: Any, where: str = "metrics") -> None:
