@@ -63,7 +63,7 @@ audit: setup
 
 test: check
 	@test -n "$(CHROMIUM)" || echo "no Chromium on this machine: the tests in a browser are NOT run (see CONTRIBUTING.md)"
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder$(if $(CHROMIUM),, -m 'not browser')
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder$(if $(CHROMIUM),, -m 'not browser')
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,29 @@ MICRO_RUN: dict[str, Any] = {
 batch of 6, which two workers and four accumulation steps cannot share evenly."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """In `make test` (xdist's loadgroup) a file's tests stay in one process, and all with a Ray cluster in one:
-    two clusters would disturb each other, because Ray cleans up stopped runs by asking the machine for one."""
-    ray = item.get_closest_marker("ray") is not None
-    item.add_marker(pytest.mark.xdist_group("ray" if ray else item.nodeid.partition("::")[0]))
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the tests, those with Ray begin: together they take longest."""
-    if config.getoption("loadgroup", False):
-        items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Where processes share the tests, the files with Ray begin: together they take longest."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: not _starts_ray(config.rootpath / item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, with all files that start a Ray cluster in one process: two clusters would disturb
+    each other, because Ray cleans up stopped runs by asking the machine for one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "ray" if _starts_ray(config.rootpath / file) else file
+
+    return Scheduler(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@cache
+def _starts_ray(file: Path) -> bool:
+    return "pytest.mark.ray" in file.read_text()
 
 
 @pytest.fixture(scope="session", autouse=True)
