@@ -19,9 +19,10 @@ Cells = tuple[list[str], list[list[str]]]
 WITH_INTERVAL = ("ndcg@10", "hr@10")
 ONLY_MEAN = ("ndcg@5", "hr@5", "hr@1")
 CAPTION = (
-    "Test metrics: mean over test cases; in brackets the 95% interval over users; ± the standard deviation "
-    "over seeds. Intervals that overlap do not say that runs are alike, nor places that they differ: bearray "
-    "compare tests two runs. Validation: NDCG@10 of the best epoch. Times are means over seeds."
+    "Test metrics: mean over test cases; in brackets the 95% interval over users; ± the standard "
+    "deviation over seeds. Intervals that overlap do not say that runs are alike, nor places that "
+    "they differ: bearray compare tests two runs. Validation: NDCG@10 of the best epoch. Times are "
+    "means over seeds; of several seeds' runs the first is named."
 )
 APART = "Runs on other data or other test cases stand in tables of their own and are not ranked together."
 
@@ -61,7 +62,7 @@ def _row(entry: Entry) -> list[str]:
         run.status + role,
         "–" if entry.train_seconds is None else seconds(entry.train_seconds),
         "–" if entry.total_seconds is None else seconds(entry.total_seconds),
-        ", ".join(r.id for r in entry.runs),
+        run.id + (f" +{len(entry.runs) - 1}" if len(entry.runs) > 1 else ""),
     ]
 
 

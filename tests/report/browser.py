@@ -90,7 +90,8 @@ def opened(file: Path, *, width: int = 1200, height: int = 900, dark: bool = Fal
         os.dup2(spare_in, 3)
         os.dup2(spare_out, 4)
 
-    with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
+    # Helpers of a browser that has ended may still write to its profile for a moment.
+    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         command = [
             browser, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",

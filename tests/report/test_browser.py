@@ -9,15 +9,20 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from bearray.report import write_report
+from bearray.report.collect import read_run
+from bearray.report.versus import compare_runs
+from bearray.report.versus_text import write_versus
 from tests.report.browser import opened
-from tests.report.storage import write_run
+from tests.report.storage import write_run, write_run_on
 from tests.report.test_pruning import summary, write_pruning
 
 RUN = "window.ranScript = true"
@@ -78,10 +83,29 @@ def report(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(storage, tmp_path_factory.mktemp("report") / "out").parent
 
 
+@pytest.fixture(scope="module")
+def comparison(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bearray compare` on runs and titles that are called so, too."""
+    folder = tmp_path_factory.mktemp("comparison")
+    data = folder / "demo"
+    shutil.copytree(demo_dir, data)
+    items = pd.read_parquet(data / "items.parquet")
+    items["title"] = [f"{HOSTILE[i % len(HOSTILE)]} {i}" for i in range(len(items))]
+    items.to_parquet(data / "items.parquet")
+    for i, method in enumerate(HOSTILE[:2]):
+        write_run_on(folder / str(i), data, method=method, dataset=HOSTILE[2], hit=0.1 + 0.8 * i, seed=i)
+    versus = compare_runs([read_run(folder / str(i), str(i)) for i in range(2)])
+    assert versus.examples[HOSTILE[1]]
+    return write_versus(versus, folder / "out").parent
+
+
 @pytest.mark.browser
+@pytest.mark.parametrize("page", ["report", "comparison"])
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (1200, True)])
-def test_hostile_names_are_inert_and_everything_fits(report: Path, width: int, dark: bool) -> None:
-    with opened(report / "index.html", width=width, dark=dark) as tab:
+def test_hostile_names_are_inert_and_everything_fits(
+    page: str, request: pytest.FixtureRequest, width: int, dark: bool
+) -> None:
+    with opened(request.getfixturevalue(page) / "index.html", width=width, dark=dark) as tab:
         # touch whatever could be waiting for it
         tab.evaluate(
             """[...document.querySelectorAll('*')].forEach(e => {
