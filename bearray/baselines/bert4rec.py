@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy, embedding, pad
 from bearray.baselines.base import Baseline, seeded
 from bearray.baselines.data import PAD, Inputs, TrainBatch
 from bearray.baselines.encoder import Encoder, layer_norm
-from bearray.config.baselines import BERT4RecConfig
+from bearray.config import BERT4RecConfig
 
 MASK = -2
 """Stands where a title is to be filled in."""

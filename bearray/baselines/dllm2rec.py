@@ -33,7 +33,7 @@ from bearray.baselines.data import PAD, Inputs, TrainBatch
 from bearray.baselines.dros import DROS
 from bearray.baselines.parts import LLMParts
 from bearray.baselines.sasrec import bce_one_negative
-from bearray.config.baselines import DLLM2RecConfig
+from bearray.config import DLLM2RecConfig
 from bearray.errors import DataError
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bearray.baselines.data import Inputs
 from bearray.baselines.sasrec import SASRec
-from bearray.config.baselines import DROSConfig
+from bearray.config import DROSConfig
 
 Form = Literal["equation", "released"]
 

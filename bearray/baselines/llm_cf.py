@@ -38,7 +38,7 @@ from bearray.baselines.data import BaselineData, Inputs, TrainBatch
 from bearray.baselines.encoder import Encoder
 from bearray.baselines.parts import LLMParts, mean_over_history, text_directions
 from bearray.baselines.sasrec import SASRec
-from bearray.config.baselines import LLMCFConfig
+from bearray.config import LLMCFConfig
 from bearray.errors import DataError
 
 

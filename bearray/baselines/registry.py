@@ -11,7 +11,7 @@ from bearray.baselines.dllm2rec import DLLM2Rec
 from bearray.baselines.dros import DROS
 from bearray.baselines.llm_cf import LLMCF
 from bearray.baselines.sasrec import SASRec
-from bearray.config.baselines import (
+from bearray.config import (
     BERT4RecConfig,
     DLLM2RecConfig,
     DROSConfig,

@@ -27,8 +27,7 @@ from bearray.baselines.base import Baseline, seeded
 from bearray.baselines.cache import Fitted, Job, load_or_train
 from bearray.baselines.data import PAD, Inputs, TrainBatch
 from bearray.baselines.encoder import Encoder, layer_norm
-from bearray.config import SASRecConfig
-from bearray.config.baselines import BaselineConfig
+from bearray.config import BaselineConfig, SASRecConfig
 from bearray.data import Dataset
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from bearray.config.baselines import (
+from bearray.config import (
     BERT4RecConfig,
     DLLM2RecConfig,
     DROSConfig,
@@ -41,13 +42,18 @@ _LLM = """    llm: The language model that helps. What it says is said once, by 
 """
 
 
-def _command(name: str, config_type: type[Any], what: str) -> Callable[..., None]:
-    """The command of a baseline: the same options, and its own settings."""
+_Helper = Annotated[LanguageModelConfig, tyro.conf.arg(name="")]
+
+
+def _command(name: str, config_type: type[Any], what: str, *, helped: bool = False) -> Callable[..., None]:
+    """The command of a baseline: the options that all have, its own settings, and, where a language model
+    helps it, those of that."""
 
     def command(
         *,
         data_dir: str,
         out: Path,
+        llm: _Helper = LanguageModelConfig(),  # noqa: B008 - frozen
         test_windows: int | None = 5_000,
         sample_seed: int = 42,
         unescape: bool = True,
@@ -56,68 +62,37 @@ def _command(name: str, config_type: type[Any], what: str) -> Callable[..., None
         config: Any,
     ) -> None:
         from bearray.config import DataConfig
+        from bearray.runs import absolute
 
         data = DataConfig(
-            path=data_dir,
+            path=absolute(data_dir),
             train_windows=None,
             test_windows=test_windows,
             sample_seed=sample_seed,
             unescape=unescape,
             strict=strict,
         )
-        _run(name, config, data, out, exclude_history=exclude_history)
+        _run(name, config, data, out, exclude_history=exclude_history, llm=llm if helped else None)
 
-    return _described(command, config_type, what)
-
-
-def _helped_command(name: str, config_type: type[Any], what: str) -> Callable[..., None]:
-    """The same of a baseline that a language model helps."""
-
-    def command(
-        *,
-        data_dir: str,
-        out: Path,
-        llm: Annotated[LanguageModelConfig, tyro.conf.arg(name="")] = LanguageModelConfig(),  # noqa: B008
-        test_windows: int | None = 5_000,
-        sample_seed: int = 42,
-        unescape: bool = True,
-        strict: bool = False,
-        exclude_history: bool = False,
-        config: Any,
-    ) -> None:
-        from bearray.config import DataConfig
-
-        data = DataConfig(
-            path=data_dir,
-            train_windows=None,
-            test_windows=test_windows,
-            sample_seed=sample_seed,
-            unescape=unescape,
-            strict=strict,
-        )
-        _run(name, config, data, out, exclude_history=exclude_history, llm=llm)
-
-    described = _described(command, config_type, what)
-    described.__doc__ = f"{described.__doc__}{_LLM}"
-    return described
-
-
-def _described(command: Callable[..., None], config_type: type[Any], what: str) -> Callable[..., None]:
-    """The command with its help, and the settings of its own baseline."""
     command.__doc__ = (
         f"Train {what} on the whole training split, stop by validation NDCG@10, test it, write a run folder."
         + _AS_ALL
+        + (_LLM if helped else "")
     )
     command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
     command.__kwdefaults__ = {**(command.__kwdefaults__ or {}), "config": config_type()}
+    if not helped:
+        signature = inspect.signature(command)
+        rest = [parameter for parameter in signature.parameters.values() if parameter.name != "llm"]
+        command.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
     return command
 
 
 sasrec = _command("sasrec", SASRecConfig, "SASRec, self-attention over a history,")
 bert4rec = _command("bert4rec", BERT4RecConfig, "BERT4Rec, which fills in masked titles,")
 dros = _command("dros", DROSConfig, "DROS, SASRec made robust against shifts of popularity,")
-dllm2rec = _helped_command("dllm2rec", DLLM2RecConfig, "DLLM2Rec, DROS taught by a language model's lists,")
-llm_cf = _helped_command("llm-cf", LLMCFConfig, "LLM-CF, SASRec with a language model's chains of thought,")
+dllm2rec = _command("dllm2rec", DLLM2RecConfig, "DLLM2Rec, DROS taught by an LLM's lists,", helped=True)
+llm_cf = _command("llm-cf", LLMCFConfig, "LLM-CF, SASRec with an LLM's chains of thought,", helped=True)
 
 
 def _run(
@@ -127,7 +102,7 @@ def _run(
     out: Path,
     *,
     exclude_history: bool,
-    llm: LanguageModelConfig | None = None,
+    llm: LanguageModelConfig | None,
 ) -> None:
     from bearray.evaluation.baseline_run import train_and_test
     from bearray.runs import Storage

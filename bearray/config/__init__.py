@@ -5,7 +5,16 @@ folder is `to_dict(config)`, and workers get the dictionary back. Defaults are t
 section 5.1) where it states them, else those of its published code.
 """
 
-from bearray.config.baselines import BaselineTrainConfig, SASRecConfig
+from bearray.config.baselines import (
+    BaselineConfig,
+    BaselineTrainConfig,
+    BERT4RecConfig,
+    DLLM2RecConfig,
+    DROSConfig,
+    LanguageModelConfig,
+    LLMCFConfig,
+    SASRecConfig,
+)
 from bearray.config.decoding import DecodingConfig, DecodingMethod, EvaluationConfig
 from bearray.config.inputs import DataConfig, ModelConfig
 from bearray.config.run import RunConfig
@@ -22,14 +31,20 @@ from bearray.config.training import (
 from bearray.config.tree import config_hash, differences, from_dict, override, to_dict
 
 __all__ = [
+    "BERT4RecConfig",
+    "BaselineConfig",
     "BaselineTrainConfig",
     "BestOfUpdate",
+    "DLLM2RecConfig",
+    "DROSConfig",
     "DataConfig",
     "DecodingConfig",
     "DecodingMethod",
     "Device",
     "EvaluationConfig",
     "Form",
+    "LLMCFConfig",
+    "LanguageModelConfig",
     "ModelConfig",
     "NegativeKind",
     "Normalize",

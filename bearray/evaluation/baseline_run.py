@@ -18,8 +18,7 @@ from bearray.baselines import (
     load_or_train,
     number_titles,
 )
-from bearray.config import DataConfig
-from bearray.config.baselines import LanguageModelConfig
+from bearray.config import DataConfig, LanguageModelConfig
 from bearray.data import open_dataset
 from bearray.evaluation.baseline import begin_baseline_run, write_baseline_run
 from bearray.evaluation.llm_parts import LanguageModel, OnPart
@@ -61,8 +60,8 @@ def train_and_test(
         StorageError: the folder or the cache cannot be written.
     """
     entry = baseline(name)
-    folder.check_writable()
     dataset = open_dataset(data.path, strict=data.strict)
+    folder.check_writable()
     titles = number_titles(dataset.items, unescape=data.unescape)
     inputs = Inputs(dataset, titles, settings.max_history)
     told: dict[str, Any] | None = None

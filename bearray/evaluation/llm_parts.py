@@ -21,8 +21,7 @@ import torch
 from bearray.backbones.resolve import resolve_base
 from bearray.baselines import Inputs, LLMParts
 from bearray.baselines.parts import PARTS, write_parts
-from bearray.config import DataConfig, RunConfig, config_hash, override
-from bearray.config.baselines import LanguageModelConfig
+from bearray.config import DataConfig, LanguageModelConfig, RunConfig, config_hash, override
 from bearray.evaluation.evaluate import decode_split
 from bearray.evaluation.llm_actors import CHAINS, VECTORS, ChainWriter, TitleReader
 from bearray.evaluation.pool import ShardActor, make_shards

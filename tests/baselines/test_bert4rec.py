@@ -15,8 +15,7 @@ from bearray.baselines import fit, view
 from bearray.baselines.bert4rec import MASK, BERT4Rec
 from bearray.baselines.data import PAD
 from bearray.baselines.train import validate
-from bearray.config import override
-from bearray.config.baselines import BERT4RecConfig
+from bearray.config import BERT4RecConfig, override
 from bearray.data import Dataset
 from tests.baselines.naive import check_same, encode, norm
 

@@ -16,8 +16,7 @@ from bearray.baselines.base import top_titles
 from bearray.baselines.data import PAD
 from bearray.baselines.dllm2rec import DLLM2Rec, teacher_weights
 from bearray.baselines.dros import nominal
-from bearray.config import override
-from bearray.config.baselines import DLLM2RecConfig
+from bearray.config import DLLM2RecConfig, override
 from bearray.data import Dataset
 from bearray.errors import DataError
 from tests.baselines.naive import FixedBatch, check_same

@@ -15,8 +15,7 @@ from bearray.baselines import SASRec, fit, number_titles, view
 from bearray.baselines.base import top_titles
 from bearray.baselines.data import PAD
 from bearray.baselines.dros import DROS, nominal, robust_term
-from bearray.config import override
-from bearray.config.baselines import DROSConfig, SASRecConfig
+from bearray.config import DROSConfig, SASRecConfig, override
 from bearray.data import Dataset
 from tests.baselines.naive import FixedBatch, check_same
 

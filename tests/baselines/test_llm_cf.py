@@ -15,8 +15,7 @@ from bearray.baselines.data import PAD, TitleWindows, UnseenTitles
 from bearray.baselines.llm_cf import LLMCF, choose_examples
 from bearray.baselines.parts import mean_over_history, read_parts, text_directions, write_parts
 from bearray.baselines.train import validate
-from bearray.config import override
-from bearray.config.baselines import LLMCFConfig
+from bearray.config import LLMCFConfig, override
 from bearray.data import Dataset
 from bearray.errors import DataError
 from tests.baselines.naive import check_same, encode
