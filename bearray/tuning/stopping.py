@@ -80,8 +80,10 @@ class PrunedTrials(OptunaSearch):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        stopped = not error and result is not None and REPORTED not in result
-        super().on_trial_complete(trial_id, None if stopped else result, error)
+        if not error and result is not None and REPORTED not in result:
+            self.on_trial_result(trial_id, result)  # of a result that stops a trial, Tune tells here alone
+            result = None
+        super().on_trial_complete(trial_id, result, error)
 
 
 class StoppedRuns(tune.Callback):

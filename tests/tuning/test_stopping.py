@@ -155,15 +155,15 @@ def test_optuna_is_told_of_a_stopped_trial_as_pruned(tmp_path: Path) -> None:
     search = PrunedTrials(space, metric=SCORE, mode="max")
     for name in ("stopped", "finished", "failed"):
         search.suggest(name)
-    search.on_trial_result("stopped", {SCORE: 0.3, EPOCH: 2, "training_iteration": 1})
-    search.on_trial_complete("stopped", {SCORE: 0.3, EPOCH: 2})
+    search.on_trial_result("stopped", {SCORE: 0.1, EPOCH: 1, "training_iteration": 1})
+    search.on_trial_complete("stopped", {SCORE: 0.3, EPOCH: 2, "training_iteration": 1})
     search.on_trial_result("finished", {SCORE: 0.2, EPOCH: 2, "training_iteration": 1})
     last = {SCORE: 0.2, EPOCH: 2, REPORTED: "run", "training_iteration": 2}
     search.on_trial_result("finished", last)
     search.on_trial_complete("finished", last)
     search.on_trial_complete("failed", error=True)
     stopped, complete, failed = search._ot_study.trials  # type: ignore[union-attr]
-    assert stopped.state.name == "PRUNED" and stopped.intermediate_values == {2: 0.3}
+    assert stopped.state.name == "PRUNED" and stopped.intermediate_values == {1: 0.1, 2: 0.3}
     assert complete.state.name == "COMPLETE" and complete.value == 0.2
     assert complete.intermediate_values == {2: 0.2}
     assert failed.state.name == "FAIL"
