@@ -100,9 +100,7 @@ def same_as_alone(inputs: Inputs, team: Team) -> None:
         assert "seconds" in name or math.isclose(together.history[0][name], value, rel_tol=1e-5), name
     one, other = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in models)
     near = ((one - other).abs() < 1e-5).double().mean()
-    assert (
-        near > 0.95
-    )  # not all: Adam enlarges what rounding did to gradients of 0 (keys)
+    assert near > 0.95  # not all: Adam enlarges what rounding did to gradients of 0 (keys)
 
 
 def test_two_steps_of_each_with_two_workers(demo_dir: Path, local_ray: None, tmp_path: Path) -> None:
