@@ -13,8 +13,9 @@ from typing import Literal
 
 import pandas as pd
 
-from bearray.backbones.bigrec import BigRec
+from bearray.backbones.base import Backbone
 from bearray.backbones.load import load_tokenizer
+from bearray.backbones.registry import BACKBONES
 from bearray.batching import Example
 from bearray.catalog import Catalog, build_catalog
 from bearray.catalog_cache import load_or_encode
@@ -54,7 +55,7 @@ class Task:
 
     config: RunConfig
     dataset: Dataset
-    backbone: BigRec
+    backbone: Backbone
     catalog: Catalog
 
     @property
@@ -129,7 +130,7 @@ def load_task(config: RunConfig) -> Task:
     """
     dataset = open_dataset(config.data.path, strict=config.data.strict)
     template = template_for(dataset.name, config.data.domain, config.data.domain_words)
-    backbone = BigRec(
+    backbone = BACKBONES[config.model.backbone](
         load_tokenizer(config.model.base), template, max_prompt_tokens=config.model.max_prompt_tokens
     )
     catalog = build_catalog(
@@ -138,4 +139,5 @@ def load_task(config: RunConfig) -> Task:
         unescape=config.data.unescape,
         encode=partial(load_or_encode, tokenizer=backbone.tokenizer),
     )
+    backbone.know(catalog.titles)
     return Task(config=config, dataset=dataset, backbone=backbone, catalog=catalog)

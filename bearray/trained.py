@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from bearray.backbones.base import Backbone
 from bearray.backbones.load import load_model
 from bearray.backbones.lora import load_adapter, merge_for_inference
 from bearray.config import (
@@ -24,7 +25,8 @@ from bearray.config import (
 )
 from bearray.data import Dataset, open_dataset
 from bearray.errors import DataError, MissingFileError, ResumeError
-from bearray.runs import ADAPTER, CHECKPOINTS, Storage, fetch_folder
+from bearray.runs import ADAPTER, CHECKPOINTS, SOFT, Storage, fetch_folder
+from bearray.vectors import attach_new, attach_saved
 
 CONFIG, RESULT = "config.json", "result.json"
 _NEVER_HOLDS_RUNS = (CHECKPOINTS, "optuna", "predictions", "report", "tune")
@@ -118,9 +120,14 @@ def relocated(run: TrainedRun, *, data_dir: str | None = None, base_model: str |
 
 
 def load_trained(
-    config: ModelConfig, checkpoint: str | None, device: torch.device | str, *, merge: bool = True
+    config: ModelConfig,
+    checkpoint: str | None,
+    device: torch.device | str,
+    *,
+    merge: bool = True,
+    backbone: Backbone | None = None,
 ) -> nn.Module:
-    """The base model with a checkpoint's adapter, in evaluation mode.
+    """The base model with a checkpoint's adapter and projectors, in evaluation mode.
 
     Args:
         config: `config.base` resolved.
@@ -128,18 +135,28 @@ def load_trained(
         device: where the model goes.
         merge: fold the adapter into float32 weights, which decodes faster; in bfloat16 the merge would round
             the adapter away, so it is not done there.
+        backbone: what writes the prompts; needed where they hold soft tokens. Those of a bare base model are
+            blank.
 
     Raises:
         ModelError: a base model or adapter that cannot be used.
         MissingFileError: no such checkpoint.
     """
     model: Any = load_model(config.base, dtype=config.dtype, device=device)
+    soft = config.backbone != "bigrec"
+    if soft and backbone is None:
+        raise ValueError(f"backbone {config.backbone} has prompts with soft tokens; give what writes them")
     if checkpoint is not None:
         with fetch_folder(checkpoint) as local:
-            model = load_adapter(model, local / ADAPTER)
-        if merge and model.dtype == torch.float32:
+            if config.lora_r:
+                model = load_adapter(model, local / ADAPTER)
+            if soft:
+                attach_saved(model, cast(Backbone, backbone), local / SOFT)
+        if merge and config.lora_r and model.dtype == torch.float32:
             model = merge_for_inference(model)
-    model.eval()
+    elif soft:
+        attach_new(model, cast(Backbone, backbone), None)
+    model.requires_grad_(False).eval()
     return cast(nn.Module, model)
 
 

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "catalog lock",
         "backbones catalog_cache objectives decoding baselines",
         "batching",
-        "forward simulation task",
+        "forward simulation task vectors",
         "step",
         "extras",
         "negatives recommend pruning trained",

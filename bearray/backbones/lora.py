@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from bearray.backbones.reference import REFERENCE, TRAINED
+from bearray.backbones.soft import REFERENCE, TRAINED
 from bearray.config import ModelConfig
 from bearray.errors import ModelError
 from bearray.plain import Number, check_shape, parse_json

@@ -16,7 +16,7 @@ from bearray.config.baselines import (
     SASRecConfig,
 )
 from bearray.config.decoding import DecodingConfig, DecodingMethod, EvaluationConfig
-from bearray.config.inputs import DataConfig, ModelConfig
+from bearray.config.inputs import BackboneName, DataConfig, ModelConfig, SoftTokenConfig
 from bearray.config.run import RunConfig
 from bearray.config.training import (
     BestOfUpdate,
@@ -32,6 +32,7 @@ from bearray.config.tree import config_hash, differences, from_dict, override, t
 
 __all__ = [
     "BERT4RecConfig",
+    "BackboneName",
     "BaselineConfig",
     "BaselineTrainConfig",
     "BestOfUpdate",
@@ -52,6 +53,7 @@ __all__ = [
     "Placement",
     "RunConfig",
     "SASRecConfig",
+    "SoftTokenConfig",
     "TrainConfig",
     "config_hash",
     "differences",

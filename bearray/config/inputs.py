@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from bearray.config.baselines import SASRecConfig
 from bearray.config.checks import at_least, optional_count, positive, require
+
+BackboneName = Literal["bigrec", "llara", "allmrec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +47,42 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoftTokenConfig:
+    """The vectors in prompts; for the backbones that have some, and ignored by others."""
+
+    curriculum: bool = True
+    """LLaRA: begin with prompts of words only, and take up hybrid ones by and by."""
+    text_encoder: str | None = None
+    """A-LLMRec: a sentence encoder, folder or hub id, whose mean-pooled vectors of titles items are aligned
+    with (None: the base model's own)."""
+    align_epochs: int = 10
+    """A-LLMRec: epochs of stage 1."""
+    sasrec: SASRecConfig = field(default_factory=SASRecConfig)
+    """Where the vectors come from."""
+
+    def __post_init__(self) -> None:
+        at_least("model.soft.align_epochs", self.align_epochs, 1)
+        require(
+            self.text_encoder is None or bool(self.text_encoder),
+            "model.soft.text_encoder",
+            self.text_encoder,
+            "a folder or hub id, or None",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The base model and its adapter."""
 
     base: str = "llama-3.2-3b"
     """A preset, a hub id, a folder, or local:tiny|small|medium (built from the training split)."""
-    backbone: Literal["bigrec"] = "bigrec"
-    """How a window becomes the model's input."""
+    backbone: BackboneName = "bigrec"
+    """How a window becomes the model's input: words only (bigrec), or words and vectors of items (llara), and
+    of users, too (allmrec)."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weights' type; auto is bfloat16 on GPU and float32 on CPU."""
     lora_r: int = 8
-    """Rank of the LoRA adapter."""
+    """Rank of the LoRA adapter; 0 trains the projectors of llara and allmrec only."""
     lora_alpha: float = 16.0
     """LoRA scaling numerator."""
     lora_dropout: float = 0.05
@@ -63,10 +91,12 @@ class ModelConfig:
     """Linear layers that get an adapter."""
     max_prompt_tokens: int | None = 1024
     """Longer prompts lose their oldest items (None: no limit)."""
+    soft: SoftTokenConfig = field(default_factory=SoftTokenConfig)
+    """The vectors of llara and allmrec."""
 
     def __post_init__(self) -> None:
         require(bool(self.base), "model.base", self.base, "a preset, hub id, folder or local:SIZE")
-        at_least("model.lora_r", self.lora_r, 1)
+        at_least("model.lora_r", self.lora_r, 1 if self.backbone == "bigrec" else 0)
         positive("model.lora_alpha", self.lora_alpha)
         require(0 <= self.lora_dropout < 1, "model.lora_dropout", self.lora_dropout, "in [0, 1)")
         require(bool(self.lora_targets), "model.lora_targets", self.lora_targets, "at least one layer name")

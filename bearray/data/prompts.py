@@ -103,13 +103,20 @@ def render_prompt(template: PromptTemplate, history_titles: Sequence[str]) -> st
     Raises:
         ConfigError: no title.
     """
+    return "".join(prompt_pieces(template, history_titles))
+
+
+def prompt_pieces(template: PromptTemplate, history_titles: Sequence[str]) -> list[str]:
+    """The prompt in pieces: one that ends behind each title's closing quote, and what follows the last title.
+
+    Raises:
+        ConfigError: no title.
+    """
     if not history_titles:
         raise ConfigError("history_titles is empty; a prompt needs at least one title")
-    history = ", ".join(f'"{title}"' for title in history_titles)
-    return (
-        f"{PREAMBLE}\n\n### Instruction:\n{template.instruction}\n\n"
-        f"### Input:\n{template.history_prefix}{history}\n \n\n### Response:\n"
-    )
+    start = f"{PREAMBLE}\n\n### Instruction:\n{template.instruction}\n\n### Input:\n{template.history_prefix}"
+    first, *others = (f'"{title}"' for title in history_titles)
+    return [start + first, *(f", {title}" for title in others), "\n \n\n### Response:\n"]
 
 
 def render_prompt_without_history(template: PromptTemplate) -> str:

@@ -18,7 +18,8 @@ from bearray.efficiency.variants import Decoder
 from bearray.forward import causal_lm
 from bearray.recommend import DecoderInputs, recommend
 from bearray.task import Case, Task, sampled_windows
-from bearray.training.start import init_adapter
+from bearray.training.start import start_weights
+from bearray.vectors import attach_new, attach_saved
 
 
 class DecodingContenders:
@@ -45,7 +46,7 @@ class DecodingContenders:
         self.inputs = DecoderInputs(task, device)
         self.windows = len(sampled_windows(task.dataset, run.data, "test"))
         methods = {d.config.method for d in decoders.values()}
-        self._plain, self._whole = _models(run, device, keep_adapter="grounding" in methods)
+        self._plain, self._whole = _models(run, task, device, keep_adapter="grounding" in methods)
         self._generate = Generate(task) if any(d.peer for d in decoders.values()) else None
         self._cases: tuple[int, list[Case]] = (-1, [])
         self.found: dict[str, np.ndarray] = {}
@@ -86,14 +87,24 @@ class DecodingContenders:
             self.found[label], _ = recommend(model, cases, decoder.config, self.inputs)
 
 
-def _models(run: RunConfig, device: torch.device, *, keep_adapter: bool) -> tuple[nn.Module, nn.Module]:
+def _models(
+    run: RunConfig, task: Task, device: torch.device, *, keep_adapter: bool
+) -> tuple[nn.Module, nn.Module]:
     """(with the adapter aside, ready to decode); one and the same model where that will do."""
     model: Any = load_model(run.model.base, dtype=run.model.dtype, device=device)
+    soft = run.model.backbone != "bigrec"
     if run.train.init_adapter is None:
+        if soft:
+            attach_new(model, task.backbone, None)
         return model, model
-    with init_adapter(run.train.init_adapter) as folder:
-        model = load_adapter(model, folder).eval()
-    if model.dtype != torch.float32:  # in bfloat16 the merge would round the adapter away
+    with start_weights(run.train.init_adapter) as start:
+        if start.adapter is not None:
+            model = load_adapter(model, start.adapter)
+        if start.soft is not None and soft:
+            attach_saved(model, task.backbone, start.soft)
+        model.eval()
+    # In bfloat16 the merge would round the adapter away.
+    if start.adapter is None or model.dtype != torch.float32:
         return model, model
     merged: nn.Module = merge_for_inference(model, copy_base=keep_adapter)
     return (model if keep_adapter else merged), merged

@@ -68,7 +68,7 @@ class TrainingContenders:
         self.labels: Sequence[str] = list(objectives)
         self.steps = steps
         self.pad_token_id = task.pad_token_id
-        self.model = new_model(run, device)
+        self.model = new_model(run, device, task)
         self._start = {name: p.detach().clone() for name, p in trainable(self.model).items()}
         shared = SharedTask.of(task)
         self.loops: dict[str, Loop] = {}

@@ -46,7 +46,9 @@ class ShardActor(ABC):
         self.trie = self.task.catalog.trie.to(self.device)
         # Grounding also needs the model without its adapter.
         merge = self.config.decoding.method != "grounding"
-        self.model = load_trained(self.config.model, checkpoint, self.device, merge=merge)
+        self.model = load_trained(
+            self.config.model, checkpoint, self.device, merge=merge, backbone=self.task.backbone
+        )
 
     @abstractmethod
     def table(self, cases: Sequence[Case], job: Mapping[str, Any]) -> pa.Table:

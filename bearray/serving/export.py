@@ -61,6 +61,11 @@ def export_run(
     if folder.exists(EXPORT):
         raise ConfigError(f"{place} is an export already; give the run folder it was made from, or copy it")
     run = open_run(folder)
+    if run.config.model.backbone != "bigrec":
+        raise ConfigError(
+            f"{run.name} has backbone {run.config.model.backbone}, whose prompts hold vectors beside words; "
+            "no plain model can be made of it. bearray recommend and serve open the run folder itself"
+        )
     say(f"reading the catalogue of {run.dataset}")
     opened, config = open_parts(run, data_dir=data_dir, base_model=base_model)
     say(f"merging the adapter of {run.name} into {shown(run.base_model)} (float32)")

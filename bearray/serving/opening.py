@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
+from bearray.backbones.base import Backbone
 from bearray.backbones.bigrec import BigRec
 from bearray.backbones.load import load_model, load_tokenizer
 from bearray.backbones.presets import base_model_kind
@@ -39,7 +40,7 @@ FORMAT = 1
 class Opened:
     """A trained model's parts, apart from its weights."""
 
-    backbone: BigRec
+    backbone: Backbone
     catalog: Catalog
     items: pd.DataFrame
     """item_id, title."""
@@ -81,7 +82,8 @@ def open_recommender(
             return _open_export(local, on)
     run = open_run(folder)
     opened, model = open_parts(run, data_dir=data_dir, base_model=base_model)
-    return _recommender(load_trained(model, run.checkpoint, on), opened)
+    trained = load_trained(model, run.checkpoint, on, backbone=opened.backbone)
+    return _recommender(trained, opened)
 
 
 def find(place: str) -> Storage:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bearray.backbones.bigrec import BigRec
+from bearray.backbones.base import Backbone
 from bearray.batching import left_pad
 from bearray.catalog import Catalog
 from bearray.config import DecodingConfig, Normalize
@@ -71,7 +71,7 @@ class Recommender:
         self,
         model: nn.Module,
         catalog: Catalog,
-        backbone: BigRec,
+        backbone: Backbone,
         decoding: DecodingConfig,
         *,
         unescape: bool = True,
@@ -145,18 +145,19 @@ class Recommender:
             raise ConfigError(f"k is {k}; it must be between 1 and {len(self.catalog)}, the number of titles")
         if not histories:
             return []
-        search = _Search(
-            self,
-            histories,
-            k=k,
-            normalize=own.normalize if normalize is None else normalize,
-            exclude_history=own.exclude_history if exclude_history is None else exclude_history,
-        )
-        if own.method == "exact" if exact is None else exact:
-            budget = own.exact_node_budget if node_budget is None else node_budget
-            found, margin, proven = search.exactly(budget, progress)
-        else:
-            found, margin, proven = search.by_beams(progress)
+        with self.backbone.passing():
+            search = _Search(
+                self,
+                histories,
+                k=k,
+                normalize=own.normalize if normalize is None else normalize,
+                exclude_history=own.exclude_history if exclude_history is None else exclude_history,
+            )
+            if own.method == "exact" if exact is None else exact:
+                budget = own.exact_node_budget if node_budget is None else node_budget
+                found, margin, proven = search.exactly(budget, progress)
+            else:
+                found, margin, proven = search.by_beams(progress)
         return [
             RecommendedList(
                 history=history.titles,

@@ -1,5 +1,5 @@
-"""Checkpoints: adapter, optimiser and counters as safetensors and JSON, independent of workers and ZeRO
-stage.
+"""Checkpoints: adapter, projectors of soft tokens with their vectors, optimiser and counters, as safetensors
+and JSON, independent of workers and ZeRO stage.
 
 state.json names all files with their sizes and checksums, so that a damaged one is never continued from.
 """
@@ -14,15 +14,18 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from bearray.backbones.lora import load_adapter, save_adapter
 from bearray.backbones.reference import reference_parameters
+from bearray.backbones.soft import soft_embedding
 from bearray.errors import ModelError, ResumeError
 from bearray.negatives import KeptAnswers
 from bearray.objectives import Objective
 from bearray.plain import Number, check_shape, parse_json
-from bearray.runs import ADAPTER, inside
+from bearray.runs import ADAPTER, SOFT, inside
 from bearray.training.engine import Engine, fresh_adam_state, trainable
+from bearray.vectors import load_soft, save_soft
 
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
@@ -38,7 +41,7 @@ _SHAPE = {
 
 def save_checkpoint(
     folder: Path,
-    model: PeftModel,
+    model: nn.Module,
     engine: Engine,
     objective: Objective,
     *,
@@ -54,7 +57,11 @@ def save_checkpoint(
     with engine.gathered_adapter():
         if rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            save_adapter(model, folder / ADAPTER)
+            if isinstance(model, PeftModel):
+                save_adapter(model, folder / ADAPTER)
+            soft = soft_embedding(model)
+            if soft is not None:
+                save_soft(soft, folder / SOFT)
             reference = reference_parameters(model)
             if reference:
                 weights = {n: p.detach().cpu().contiguous() for n, p in reference.items()}
@@ -67,7 +74,7 @@ def save_checkpoint(
         (folder / STATE).write_text(json.dumps(state, indent=2) + "\n")
 
 
-def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective: Objective) -> int:
+def restore_checkpoint(folder: Path, model: nn.Module, engine: Engine, objective: Objective) -> int:
     """Load what `save_checkpoint` wrote, into any number of workers and any ZeRO stage.
 
     Returns:
@@ -88,7 +95,11 @@ def restore_checkpoint(folder: Path, model: PeftModel, engine: Engine, objective
         raise ResumeError(f"checkpoint {folder} cannot be read: {error}") from error
     with engine.gathered_adapter(modify=True):
         try:
-            load_adapter(model, folder / ADAPTER, trainable=True)
+            if isinstance(model, PeftModel):
+                load_adapter(model, folder / ADAPTER, trainable=True)
+            soft = soft_embedding(model)
+            if soft is not None:
+                load_soft(soft, folder / SOFT)
         except ModelError as error:
             raise ResumeError(f"checkpoint {folder} does not fit this run: {error}") from error
         _restore_reference(folder, model, reference)
@@ -179,7 +190,7 @@ def load_answers(folder: Path) -> KeptAnswers | None:
 
 
 @torch.no_grad()
-def _restore_reference(folder: Path, model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
+def _restore_reference(folder: Path, model: nn.Module, saved: dict[str, torch.Tensor]) -> None:
     """The frozen copy of the adapter, which is the reference of preference losses."""
     weights = reference_parameters(model)
     if {n: tuple(p.shape) for n, p in weights.items()} != {n: tuple(x.shape) for n, x in saved.items()}:

@@ -19,9 +19,11 @@ import torch.distributed as dist
 from torch import nn
 
 from bearray.backbones.reference import reference_parameters
+from bearray.backbones.soft import soft_embedding
 from bearray.config import TrainConfig
 from bearray.errors import ConfigError
 
+PROJECTORS = "projectors"
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -35,9 +37,15 @@ class Engine(Protocol):
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         """Add the loss's gradient; losses of all workers and micro-batches are SUMMED. `last` ends a step."""
 
-    def step(self, lr: float) -> bool:
+    def step(self, lr: float, *, projectors_rest: bool = False) -> bool:
         """Update after the last backward pass of a step. False: the gradient is not finite, so nothing was
-        updated."""
+        updated.
+
+        Args:
+            lr: learning rate.
+            projectors_rest: leave the projectors of soft tokens as they are; the moments of their gradients
+                go on.
+        """
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """Full Adam moments by parameter name, and `step`; a collective, the same on every worker."""
@@ -57,6 +65,25 @@ class Engine(Protocol):
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """What is trained, for an optimiser; the projectors of soft tokens are a group of their own, called
+    PROJECTORS, so that they can rest."""
+    soft = soft_embedding(module)
+    projectors = {id(p) for p in soft.trained().values()} if soft is not None else set()
+    parameters = trainable(module).values()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if id(p) not in projectors], "name": "adapter"},
+        {"params": [p for p in parameters if id(p) in projectors], "name": PROJECTORS},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def set_rates(optimizer: Any, lr: float, *, projectors_rest: bool) -> None:
+    """Set the learning rate of all groups, 0 of projectors that rest."""
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0 if projectors_rest and group["name"] == PROJECTORS else lr
 
 
 def make_engine(module: nn.Module, config: TrainConfig, *, rounds: int, device: torch.device) -> Engine:
@@ -92,7 +119,7 @@ class DDPEngine:
             self.ddp = nn.parallel.DistributedDataParallel(module, device_ids=ids)
         self.parameters = trainable(module)
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.lr, weight_decay=config.weight_decay
+            parameter_groups(module), lr=config.lr, weight_decay=config.weight_decay
         )
 
     def __call__(self, *args: Any) -> Any:
@@ -103,11 +130,10 @@ class DDPEngine:
         # micro-batch is correct, so nothing is skipped here. DDP averages, the loop wants sums.
         (loss * self.world).backward()
 
-    def step(self, lr: float) -> bool:
+    def step(self, lr: float, *, projectors_rest: bool = False) -> bool:
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm or math.inf)
         finite = bool(norm.isfinite())
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rates(self.optimizer, lr, projectors_rest=projectors_rest)
         if finite:
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -157,7 +183,7 @@ class DeepSpeedEngine:
             "steps_per_print": 2**31,
         }
         optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.lr, weight_decay=config.weight_decay
+            parameter_groups(module), lr=config.lr, weight_decay=config.weight_decay
         )
         self.engine: Any = deepspeed.initialize(
             model=module,
@@ -174,9 +200,8 @@ class DeepSpeedEngine:
         if not last:
             self.engine.step()  # only counts the micro-batch
 
-    def step(self, lr: float) -> bool:
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+    def step(self, lr: float, *, projectors_rest: bool = False) -> bool:
+        set_rates(self.engine.optimizer, lr, projectors_rest=projectors_rest)
         skipped = self.engine.skipped_steps
         if self.stage == 0 and not self._gradient_is_finite():
             return False  # without ZeRO, DeepSpeed would take this step
@@ -197,6 +222,7 @@ class DeepSpeedEngine:
             return fresh_adam_state(self.parameters)
         from deepspeed.utils import safe_get_full_optimizer_state
 
+        self._find_moments()
         state = {
             f"{moment}.{name}": safe_get_full_optimizer_state(parameter, moment).detach().cpu().clone()
             for moment in ADAM_MOMENTS
@@ -218,11 +244,18 @@ class DeepSpeedEngine:
             slot["step"] = state["step"].clone().float()
             for moment in ADAM_MOMENTS:
                 slot.setdefault(moment, torch.zeros_like(flat))
-        if self.stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()  # where in the flat moments each parameter's are
+        self._find_moments()
         for name, parameter in self.parameters.items():
             for moment in ADAM_MOMENTS:
                 self._set_part(parameter, state[f"{moment}.{name}"], moment)
+
+    def _find_moments(self) -> None:
+        """Where in the flat moments each parameter's are; DeepSpeed looks once, after the first group's first
+        update, when the other groups have none yet."""
+        if self.stage < 3:
+            zero = self.engine.optimizer
+            zero._hp_optimizer_states_linked = False
+            zero._lazy_init_hp_params_optimizer_state()
 
     def _set_part(self, parameter: nn.Parameter, full: torch.Tensor, moment: str | None = None) -> None:
         """Store this worker's part of a parameter's master weights, or of one of its moments."""

@@ -11,14 +11,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from peft import PeftModel
+from torch import nn
 
-from bearray.backbones.reference import add_reference, reference_parameters, refresh_reference
+from bearray.backbones.llara import hybrid_step
+from bearray.backbones.reference import add_reference, refresh_reference
+from bearray.backbones.soft import blanked
 from bearray.batching import Answer, TokenBatch, collate, plan_epoch, split_batch
 from bearray.config import RunConfig
 from bearray.errors import ResumeError
@@ -72,7 +74,7 @@ class Loop:
         log: Log,
         step_done: Callable[[int], None] | None = None,
         user_scores: UserScores | None = None,
-        model: PeftModel | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self.config, self.task, self.rank, self.world, self.device, self.log = (
             config, task, rank, world, device, log,
@@ -91,12 +93,13 @@ class Loop:
         extras = Extras(task, self.trie, self.objective.needs, user_scores)
         self.objective.check_needs(extras.provided)
         self.objective.bind(task.catalog.trie)
-        self.model = new_model(config, device) if model is None else model
-        if "reference" in self.objective.needs and config.objective.reference == "start":
-            if reference_parameters(self.model):  # of an earlier loop on a shared model
-                refresh_reference(self.model)
-            else:
-                add_reference(self.model)
+        loaded = new_model(config, device, task) if model is None else model
+        self.model = cast(Any, loaded)  # with PEFT's and transformers' methods
+        if "reference" in self.objective.needs:
+            add_reference(self.model, config.objective.reference)
+        soft = config.model.soft
+        self.curriculum = task.backbone.curriculum and soft.curriculum and train.init_adapter is None
+        """Early steps leave soft tokens blank."""
         others = None
         if self.objective.negatives is not None:
             others = OtherAnswers(
@@ -245,7 +248,8 @@ class Loop:
         train = self.config.train
         parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.accumulation)
         others = self._other_answers(step, parts)
-        micro = [self._collated(part, more) for part, more in zip(parts, others, strict=True)]
+        hybrid = not self.curriculum or hybrid_step(step, self.total_steps, train.seed)
+        micro = [self._collated(part, more, hybrid) for part, more in zip(parts, others, strict=True)]
         weight = self._known_weight(step, batch, micro)
         outputs = []
         for k, tokens in enumerate(micro):
@@ -261,9 +265,9 @@ class Loop:
         # All workers know the sums, and the norm of the gradient, so they go on or stop together.
         sums = StepSums.of(outputs, self.world)
         what: What = "gradient" if sums.finite else "loss"
-        if not sums.finite or not self.engine.step(lr):
+        if not sums.finite or not self.engine.step(lr, projectors_rest=not hybrid):
             windows = (
-                (int(row), self._collated(np.array([row]), None if more is None else [more[i]]))
+                (int(row), self._collated(np.array([row]), None if more is None else [more[i]], hybrid))
                 for part, more in zip(parts, others, strict=True)
                 for i, row in enumerate(part)
             )
@@ -282,19 +286,24 @@ class Loop:
         flat = iter(found)
         return [[next(flat) for _ in part] for part in parts]
 
-    def _collated(self, rows: np.ndarray, others: list[list[Answer]] | None) -> TokenBatch:
+    def _collated(self, rows: np.ndarray, others: list[list[Answer]] | None, hybrid: bool) -> TokenBatch:
         choices = self.task.catalog.trie if self.loss.positions == "branching" else None
-        return collate(
+        batch = collate(
             [self.examples[i] for i in rows],
             self.task.pad_token_id,
             others,
             choices=choices,
             without_history=self.blank_prompt,
-        ).to(self.device)
+        )
+        if not hybrid:
+            batch.input_ids = blanked(batch.input_ids)
+        return batch.to(self.device)
 
     def refresh_reference(self) -> None:
         """Make the adapter as it stands the frozen reference; a collective, for `objective.reference`
         "start"."""
+        if self.config.objective.reference == "base":
+            return
         with self.engine.gathered_adapter(modify=True):
             refresh_reference(self.model)
 

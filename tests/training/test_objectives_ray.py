@@ -89,3 +89,39 @@ def test_two_steps_of_each(make_run, local_ray, tmp_path) -> None:
         assert found["valid"]["valid_n"] == 4 and 0 <= found["valid"]["valid_ndcg@10"] <= 1, name
         adapter = load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
         assert any(weight.any() for key, weight in adapter.items() if "lora_B" in key), name
+
+
+def test_two_steps_of_each_backbone(make_run, local_ray, tmp_path) -> None:
+    small = {
+        "model.soft.sasrec.hidden": 8,
+        "model.soft.sasrec.train.epochs": 1,
+        "model.soft.align_epochs": 1,
+        "model.soft.curriculum": False,
+        "data.train_windows": 8,
+        "data.valid_windows": 4,
+        "train.batch_size": 4,
+        "train.micro_batch_size": 2,
+        "train.num_workers": 2,
+        "train.epochs": 1,
+        "train.engine": "deepspeed",
+    }
+    of = {"llara": {"model.lora_r": 0}, "allmrec": {"train.zero_stage": 3}}
+    configs = {
+        name: to_dict(make_run({"model.backbone": name, **small, **changes})) for name, changes in of.items()
+    }
+    result = TorchTrainer(
+        two_steps_each,
+        train_loop_config={"configs": configs, "folder": str(tmp_path)},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        torch_config=TorchConfig(backend="gloo"),
+        run_config=ray.train.RunConfig(name="backbones", storage_path=str(tmp_path / "ray")),
+    ).fit()
+    assert result.error is None
+    for name, kinds in (("llara", {"item"}), ("allmrec", {"item", "user"})):
+        found = json.loads((tmp_path / name / "rows.json").read_text())
+        assert [row["step"] for row in found["steps"]] == [0, 1], name
+        assert all(math.isfinite(row["loss"]) for row in found["steps"]), name
+        assert found["valid"]["valid_n"] == 4
+        projector = load_file(tmp_path / name / "soft" / "projector.safetensors")
+        assert {key.partition(".")[0] for key in projector} == kinds
+        assert (tmp_path / name / "adapter").exists() == (name == "allmrec")

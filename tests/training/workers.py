@@ -49,6 +49,7 @@ class Outcome:
 
     rows: list[dict[str, Any]]
     adapter: dict[str, torch.Tensor]
+    """What was trained: the adapter, and projectors of soft tokens."""
     moments: dict[str, torch.Tensor]
     valid: list[dict[str, float]]
     error: str | None
@@ -106,7 +107,8 @@ def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: 
     save_checkpoint(final, loop.model, loop.engine, loop.objective, epoch=loop.epoch, rank=rank)
     if rank != 0:
         return Outcome(rows, {}, {}, valid, None)
-    adapter = load_file(final / "adapter" / "adapter_model.safetensors")
+    parts = [final / "adapter" / "adapter_model.safetensors", final / "soft" / "projector.safetensors"]
+    adapter = {name: value for part in parts if part.exists() for name, value in load_file(part).items()}
     frozen = final / "reference.safetensors"
     reference = load_file(frozen) if frozen.exists() else {}
     return Outcome(rows, adapter, load_file(final / "optimizer.safetensors"), valid, None, reference)
