@@ -87,8 +87,8 @@ def usage() -> str:
             *lines,
             "",
             "bearray COMMAND --help explains a command; bearray --version prints the version.",
-            "Exit codes: 0 done; 1 doctor found what would stop a run, or the job that was asked about failed;",
-            "2 a mistake, and the message says how to mend it; 130 interrupted.",
+            "Exit codes: 0 done; 1 doctor found what would stop a run, or the job asked about failed; 2 a",
+            "mistake, and the message says how to mend it; 130 interrupted.",
         ]
     )
 
