@@ -19,10 +19,11 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/sshd /tmp/ray "$RAY_FOLDER"
 mount --bind "$RAY_FOLDER" /tmp/ray
-exec "$@"
+"$@"
+exit $?
 """
-"""/dev/shm: of a size that holds Ray's objects, whatever the machine's own is. /run/sshd: sshd asks for
-it."""
+"""/dev/shm: of a size that holds Ray's objects, whatever the machine's own is. /run/sshd: sshd asks for it.
+The shell stays, since the first process of a namespace must bury those that lost their parents."""
 
 LOOPBACK_UP = """
 import fcntl, socket, struct

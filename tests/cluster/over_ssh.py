@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,23 +73,23 @@ class Play:
             words, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
-        code = (
-            "import socket; socket.create_connection(('127.0.0.1', int(__import__('sys').argv[1]))).close()"
-        )
-        probe = [sys.executable, "-c", code, str(self.port)]
-        self.wait(
-            "a tunnel", lambda: subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode == 0
-        )
+        self.wait("a tunnel", lambda: self.listens() or self.tunnel.poll() is not None)
+        assert self.tunnel.poll() is None, (self.folder / "tunnel.log").read_text(encoding="utf-8")
+
+    def listens(self) -> bool:
+        """Whether the forwarded port is there."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def cut(self) -> None:
         """End the tunnel, and the connections that Ray's ssh keeps for it."""
         assert self.tunnel is not None
         os.killpg(self.tunnel.pid, signal.SIGKILL)
         self.tunnel.wait()
-        for process in psutil.process_iter(["name", "cmdline"]):
-            mine = str(self.machine.folder / "key") in " ".join(process.info["cmdline"] or [])
-            if process.info["name"] == "ssh" and mine:
+        for process in psutil.process_iter(["name"]):  # in a namespace in which all are ours
+            if process.info["name"] == "ssh":
                 process.kill()
+        self.wait("the end of the tunnel", lambda: not self.listens())
 
     def play(self) -> None:
         machine = self.machine
@@ -102,7 +103,8 @@ class Play:
         finally:
             (self.folder / PLAYED).write_text(json.dumps(self.played), encoding="utf-8")
             self.run("down", "ray", "down", "-y", str(machine.cluster_file))
-            left = [p.info["name"] for p in psutil.process_iter(["name"])]
+            processes = [p.info for p in psutil.process_iter(["name", "status"])]
+            left = [info["name"] for info in processes if info["status"] != psutil.STATUS_ZOMBIE]
             self.played["left"] = [name for name in left if name in ("raylet", "gcs_server")]
             server.terminate()
             (self.folder / PLAYED).write_text(json.dumps(self.played), encoding="utf-8")
