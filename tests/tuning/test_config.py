@@ -52,6 +52,12 @@ def test_every_config_field_can_be_overridden() -> None:
     assert sweep.methods == ("sft", "bear")
 
 
+def test_a_sweep_on_another_backbone() -> None:
+    given = ["--model.backbone", "llara", "--model.lora-r", "0", "--model.soft.no-curriculum"]
+    model = parse(recipe, given).run.model
+    assert (model.backbone, model.lora_r, model.soft.curriculum) == ("llara", 0, False)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
