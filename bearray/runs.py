@@ -29,9 +29,11 @@ from bearray.run_shapes import check_file
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 ADAPTER = "adapter"
+"""Folder of the adapter within a checkpoint."""
 SOFT = "soft"
 """Folder of a checkpoint: projectors of soft tokens, and the vectors that they project."""
-"""Folder of the adapter within a checkpoint."""
+JOB_COPY = "/working_dir_files/"
+"""In the path of the copy of a working directory that Ray makes for a job, and deletes after it."""
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -235,8 +237,13 @@ class Storage:
         """Write and remove a small file, so that a night's training does not end at a full or read-only disk.
 
         Raises:
-            StorageError: with the storage path and the system's reason.
+            StorageError: with the storage path and the system's reason; or it would be deleted with a job.
         """
+        if JOB_COPY in self.root:
+            raise StorageError(
+                f"{self.root} is in the copy of the working directory that Ray made for this job and deletes "
+                "after it; give --storage as an absolute path or a URI, one that all nodes reach"
+            )
         probe = f".write-test-{uuid.uuid4().hex[:8]}"
         self.write_bytes(probe, b"bearray")
         self.delete(probe)

@@ -92,6 +92,14 @@ def test_storage_under_a_file_cannot_be_written(tmp_path: Path, name: str):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+def test_what_ray_deletes_with_a_job_is_no_storage(tmp_path: Path) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"_ray_pkg_1/results/demo is in the copy.*absolute path or a URI"):
+        Storage(str(copy / "results" / "demo")).check_writable()
+    assert not list(copy.iterdir())
+
+
 def test_read_only_storage_cannot_be_written():
     if not os.path.ismount("/proc"):
         pytest.skip("no /proc here")

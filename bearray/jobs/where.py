@@ -6,10 +6,9 @@ import re
 import shlex
 
 from bearray.errors import ConfigError
+from bearray.runs import JOB_COPY
 
 _SAID = re.compile(r"(?:sweep in|storage:) (\S.*?)\s*$", re.MULTILINE)
-_OF_A_JOB = "/working_dir_files/"
-"""In the path of the copy of a working directory that Ray makes for a job, and deletes after it."""
 
 
 def storage_of(entrypoint: str, log: str, *, job: str = "JOB") -> str:
@@ -37,7 +36,7 @@ def storage_of(entrypoint: str, log: str, *, job: str = "JOB") -> str:
 
 def lost(storage: str) -> bool:
     """Whether a storage lies in a job's own copy of the working directory."""
-    return _OF_A_JOB in storage
+    return JOB_COPY in storage
 
 
 def _option(entrypoint: str, name: str) -> str | None:
