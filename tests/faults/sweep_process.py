@@ -9,6 +9,7 @@ passed before there is a file `open`: whoever is there waits, to be killed or in
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from tests.conftest import MICRO_RUN
 from tests.faults.helpers import wait_for
 
 GATES = "BEARRAY_TEST_GATES"
+PR_SET_CHILD_SUBREAPER = 36
 EPOCHS = 3
 TRIALS = 2
 STEPS = 3 * EPOCHS
@@ -205,6 +207,9 @@ class SweepProcess:
         """Processes of its own that are still there."""
         found = []
         for pid in self.own:
+            if pid != self.process.pid:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)  # Ray's workers live as long as their raylet is not reaped
             try:
                 process = psutil.Process(pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
@@ -221,6 +226,8 @@ Start = Callable[..., SweepProcess]
 def starting(gates: Gates, arguments: Sequence[str], logs: Path) -> Iterator[Start]:
     """`start()` begins the sweep, the same command each time; what is left of it at the end is killed."""
     started: list[SweepProcess] = []
+    # What a killed driver leaves is ours to reap: not every container has an init that would.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def start(prefix: Sequence[str] = ()) -> SweepProcess:
         log = logs / f"sweep-{len(started)}.log"
