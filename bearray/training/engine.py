@@ -22,6 +22,7 @@ from bearray.backbones.reference import reference_parameters
 from bearray.backbones.soft import soft_embedding
 from bearray.config import TrainConfig
 from bearray.errors import ConfigError
+from bearray.training.build_lock import remove_stale_locks
 
 PROJECTORS = "projectors"
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -167,6 +168,7 @@ class DeepSpeedEngine:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed
 
+        remove_stale_locks()
         self.module = module
         self.rounds = rounds
         self.stage = config.zero_stage

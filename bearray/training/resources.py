@@ -38,8 +38,10 @@ def actor_resources(evaluation: EvaluationConfig, gpu: bool) -> dict[str, float]
 
 
 def assigned_device() -> torch.device:
-    """The GPU that Ray has given to this actor, else the CPU: a node's GPUs may be others'. Outside Ray, which
-    asking it would start, a GPU if there is one."""
+    """The GPU that Ray has given to this actor, else the CPU: a node's GPUs may be others'.
+
+    Outside Ray, which asking it would start, a GPU if there is one.
+    """
     if not ray.is_initialized():
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = ray.get_runtime_context().get_accelerator_ids().get("GPU")
