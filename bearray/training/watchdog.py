@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 1.25
 """A process that waits for others has so many times the time-out: who keeps it waiting is to speak first."""
-_WAITING = (os.path.join("torch", "distributed"), os.path.join("torch", "autograd"))
-"""Where a thread waits for other workers: in a collective, or in a backward pass with one in it."""
+_WAITING = tuple(
+    os.path.join("torch", *part.split("/")) for part in ("distributed", "nn/parallel", "autograd")
+)
+"""Where a thread waits for other workers: in a collective, also DDP's own, or in a backward pass with one."""
 
 Note = dict[str, Any]
 """What a process says of its own end: seconds without progress, the last finished step of this attempt or
