@@ -175,6 +175,8 @@ def test_a_cpu_actor_leaves_a_nodes_gpus_alone(monkeypatch: pytest.MonkeyPatch) 
     context = SimpleNamespace(get_accelerator_ids=lambda: given)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert resources.assigned_device().type == "cuda"  # outside Ray
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     assert resources.assigned_device().type == "cpu"
     given["GPU"] = ["0"]
     assert resources.assigned_device().type == "cuda"

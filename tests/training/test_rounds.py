@@ -3,6 +3,7 @@ and on several workers."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,12 @@ def test_both_rounds_of_an_iteration_have_its_windows_and_titles(make_run, micro
     answers: dict[int, dict[int, int]] = {epoch: {} for epoch in range(EPOCHS)}
     collated = loop._collated
 
-    def note(rows: np.ndarray, others: Any) -> Any:
+    def note(rows: np.ndarray, others: Any, hybrid: bool) -> Any:
         batches[loop.epoch] += rows.tolist()
         for row, own in zip(rows.tolist(), others or [], strict=False):
             assert len(own) == 1
             answers[loop.epoch][row] = own[0].title
-        return collated(rows, others)
+        return collated(rows, others, hybrid)
 
     loop._collated = note  # type: ignore[method-assign]
     starts = {}
@@ -187,6 +188,11 @@ def test_a_checkpoint_without_the_answers_is_refused(make_run, micro_task, run, 
             target = broken / file.relative_to(folder / "one" / "2")
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(file.read_bytes())
+    with pytest.raises(ResumeError, match=r"answers\.safetensors is missing"):
+        loop.restore(broken)
+    state = json.loads((broken / "state.json").read_text())
+    del state["files"]  # as if it had been saved without answers
+    (broken / "state.json").write_text(json.dumps(state))
     with pytest.raises(ResumeError, match=r"lacks the answers that epoch 3 trains with"):
         loop.restore(broken)
     (broken / "answers.safetensors").write_bytes(b"nonsense")
