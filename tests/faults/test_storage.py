@@ -59,7 +59,8 @@ def disk(mount: Path) -> Iterator[Disk]:
     ) as holder:
         assert holder.stdout is not None and holder.stderr is not None
         told = holder.stdout.readline().strip()
-        assert told == MOUNTED, f"this machine lets nobody mount a file system: {holder.stderr.read()}"
+        if told != MOUNTED:  # nothing else fails every write, also root's
+            pytest.skip(f"this machine lets nobody mount a file system: {holder.stderr.read()}")
         try:
             yield Disk(holder.pid, mount)
         finally:
