@@ -10,7 +10,7 @@ from bearray.report.beyond import LIST_MEASURES, SPREAD_MEASURES, TARGETS, Beyon
 from bearray.report.cells import NORMALIZER_WORDS
 from bearray.report.formats import to_csv
 from bearray.report.headline import signed
-from bearray.report.latex import tex
+from bearray.report.latex import text_table
 from bearray.report.markdown import md, table_lines
 
 Cells = tuple[list[str], list[list[str]]]
@@ -119,19 +119,7 @@ def latex(table: BeyondTable) -> str:
     """A table environment in the booktabs style for each part."""
     lines = [r"% needs \usepackage{booktabs}"]
     for caption, (header, rows) in parts(table):
-        lines += [
-            r"\begin{table}[t]",
-            r"\centering\scriptsize",
-            rf"\caption{{{tex(subject(table))}. {tex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(tex, header)) + r" \\",
-            r"\midrule",
-            *(" & ".join(map(tex, row)) + r" \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
+        lines += text_table(f"{subject(table)}. {caption}", header, rows, columns="r")
     return "\n".join(lines) + "\n"
 
 

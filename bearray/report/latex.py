@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Cell, Table, metric_words
 from bearray.report.formats import legend, mark, spread
 from bearray.report.records import printable
@@ -34,6 +37,29 @@ _TEX = {
 def tex(text: str) -> str:
     """Text in which nothing is a LaTeX command; line breaks become spaces."""
     return "".join(_TEX.get(char, char) for char in printable(str(text)))
+
+
+def text_table(
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, columns: Literal["l", "r"]
+) -> list[str]:
+    """The lines of a table environment whose caption and cells are all text, escaped here.
+
+    Args:
+        columns: alignment of all columns but the first, which is on the left.
+    """
+    return [
+        r"\begin{table}[t]",
+        r"\centering\scriptsize",
+        rf"\caption{{{tex(caption)}}}",
+        rf"\begin{{tabular}}{{l{columns * (len(header) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(tex, header)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(tex, row)) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
 
 
 def latex(table: Table) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from bearray.report.cells import METRICS, metric_words
 from bearray.report.formats import to_csv
 from bearray.report.headline import seconds
-from bearray.report.latex import tex
+from bearray.report.latex import text_table
 from bearray.report.leaderboard import Board, Entry, Score
 from bearray.report.markdown import md, table_lines
 
@@ -87,19 +87,7 @@ def latex(boards: Sequence[Board]) -> str:
     lines = [r"% needs \usepackage{booktabs}"]
     for board in boards:
         header, rows = cells(board)
-        lines += [
-            r"\begin{table}[t]",
-            r"\centering\scriptsize",
-            rf"\caption{{{tex(title(board))}. {tex(' '.join([CAPTION, *board.notes]))}}}",
-            rf"\begin{{tabular}}{{{'l' * len(header)}}}",
-            r"\toprule",
-            " & ".join(map(tex, header)) + r" \\",
-            r"\midrule",
-            *(" & ".join(map(tex, row)) + r" \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
+        lines += text_table(f"{title(board)}. {' '.join([CAPTION, *board.notes])}", header, rows, columns="l")
     return "\n".join(lines) + "\n"
 
 

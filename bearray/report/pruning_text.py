@@ -8,7 +8,7 @@ from typing import Any
 
 from bearray.report.cells import NORMALIZER_WORDS, metric_words
 from bearray.report.formats import to_csv
-from bearray.report.latex import tex
+from bearray.report.latex import text_table
 from bearray.report.markdown import md, table_lines
 from bearray.report.pruning import EXPLANATION, Estimate, PruningRow, PruningTable, Share
 
@@ -115,19 +115,7 @@ def latex(table: PruningTable) -> str:
     """Two table environments in the booktabs style."""
     lines = [r"% needs \usepackage{booktabs}"]
     for caption, (header, rows) in _both(table):
-        lines += [
-            r"\begin{table}[t]",
-            r"\centering\scriptsize",
-            rf"\caption{{{tex(subject(table))}. {tex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(tex, header)) + r" \\",
-            r"\midrule",
-            *(" & ".join(map(tex, row)) + r" \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
+        lines += text_table(f"{subject(table)}. {caption}", header, rows, columns="r")
     return "\n".join(lines) + "\n"
 
 
