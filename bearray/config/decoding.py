@@ -91,6 +91,8 @@ class EvaluationConfig:
     exact_test: bool = False
     """Decode the chosen models with exact search, too (the run's own normaliser and
     decoding.exact_node_budget)."""
+    also_length_penalty: bool = False
+    """Decode the chosen models with length penalty 1 (the released code's), too."""
 
     def __post_init__(self) -> None:
         optional_count("evaluation.actors", self.actors)

@@ -21,9 +21,11 @@ from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
 from bearray.trained import model_identity
 
-Decoded = Literal["trie", "full", "exact"]
-"""How a split was decoded: by the run's own decoder under one of the normalisers, or by exact search under
-the run's own normaliser."""
+Decoded = Literal["trie", "full", "exact", "trie_lp1", "full_lp1"]
+"""How a split was decoded: by the run's own decoder under one of the normalisers, by exact search under the
+run's own normaliser, or under a normaliser with length penalty 1, which the released code has."""
+
+PENALISED: dict[Decoded, Decoded] = {"trie": "trie_lp1", "full": "full_lp1"}
 
 
 def decoding_for(own: DecodingConfig, name: Decoded) -> DecodingConfig:
@@ -33,6 +35,8 @@ def decoding_for(own: DecodingConfig, name: Decoded) -> DecodingConfig:
     """
     if name == "exact":
         return override(own, {"method": "exact", "length_penalty": 0.0})
+    if name in PENALISED.values():
+        return override(own, {"normalize": name.removesuffix("_lp1"), "length_penalty": 1.0})
     return override(own, {"normalize": name})
 
 
@@ -97,18 +101,22 @@ def evaluate_run(
     config: RunConfig, checkpoint: str | None, folder: Storage, *, on_shard: OnShard | None = None
 ) -> dict[str, Any]:
     """Test metrics of a trained run under its own normaliser and, if the config says so, under the other one
-    and by exact search.
+    by exact search, and with length penalty 1.
 
     Returns:
         {"test": {"trie": metrics, "full": metrics, "exact": metrics and "proven", the share of lists that are
         proven to be the true best ones}, "seconds": {"test": wall time of all, "decoding": {"trie": seconds
-        that its shards took in their actors, ...}}}; metrics as `bearray.metrics.evaluate`.
+        that its shards took in their actors, ...}}}; with length penalty 1 "trie_lp1" and "full_lp1"; metrics
+        as `bearray.metrics.evaluate`.
     """
     own = config.decoding.normalize
     folders: dict[Decoded, Storage] = {own: folder.child("predictions")}
     if config.evaluation.also_other_normalizer and config.decoding.method != "grounding":  # it has none
         other: Normalize = "full" if own == "trie" else "trie"
         folders[other] = folder.child(f"predictions_{other}")
+    if config.evaluation.also_length_penalty and config.decoding.length_penalty != 1:
+        for name in tuple(folders):
+            folders[PENALISED[name]] = folder.child(f"predictions_{PENALISED[name]}")
     if config.evaluation.exact_test and config.decoding.method != "exact":
         folders["exact"] = folder.child("predictions_exact")
     began = time.perf_counter()

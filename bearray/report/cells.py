@@ -22,6 +22,8 @@ NORMALIZER_WORDS = {
     "trie": "softmax over the valid next tokens (trie)",
     "full": "softmax over the vocabulary (full)",
     "exact": "exact search (the true most probable titles)",
+    "trie_lp1": "softmax over the valid next tokens (trie) and length penalty 1",
+    "full_lp1": "softmax over the vocabulary (full) and length penalty 1",
 }
 """By decoding (`DECODINGS`)."""
 ALPHA = 0.05

@@ -18,6 +18,8 @@ from bearray.report.pruning import PruningTable
 from bearray.report.records import DECODINGS
 
 METRICS = ("ndcg@10", "hr@10")
+SHOWN = tuple(d for d in DECODINGS if not d.endswith("_lp1"))
+"""Decodings with a column; those with length penalty 1 have their own tables."""
 K = 10
 CAPTION = (
     "Each method's runs that were chosen by validation, on all test cases. trie and full: beam search by "
@@ -55,7 +57,7 @@ class Overview:
 
     @property
     def decodings(self) -> list[str]:
-        return [d for d in DECODINGS if any((d, METRICS[0]) in row.cells for row in self.rows)]
+        return [d for d in SHOWN if any((d, METRICS[0]) in row.cells for row in self.rows)]
 
 
 def build_overview(
@@ -71,7 +73,7 @@ def build_overview(
         return None
     lost = _lost(pruning)
     rows: dict[str, Row] = {}
-    for decoding in DECODINGS:
+    for decoding in SHOWN:
         for row in parts[decoding].rows if decoding in parts else ():
             rows.setdefault(row.label, row)
     by_run = {cost.run.id: cost for cost in costs}
@@ -182,10 +184,10 @@ def overview_latex(overview: Overview) -> str:
 
 def overview_csv(overviews: Iterable[Overview]) -> str:
     """One row a method, in plain numbers."""
-    columns = list(product(DECODINGS, METRICS))
+    columns = list(product(SHOWN, METRICS))
     header = ["dataset", "base_model", "method", "seeds"]
     header += [f"{d} {m}{what}" for d, m in columns for what in ("", " seed_sd")]
-    header += ["pruned", "deserving", "started_from", "train_seconds", *(f"{d} ms" for d in DECODINGS)]
+    header += ["pruned", "deserving", "started_from", "train_seconds", *(f"{d} ms" for d in SHOWN)]
     lines: list[list[object]] = []
     for overview in overviews:
         for row in overview.rows:
@@ -195,6 +197,6 @@ def overview_csv(overviews: Iterable[Overview]) -> str:
                 line += [cell.mean, cell.seed_sd] if cell else [None, None]
             line += row.pruned or (None, None)
             line += [row.cost.started_from, row.cost.seconds["train"]] if row.cost else [None, None]
-            line += [row.cost.decoding.get(d) if row.cost else None for d in DECODINGS]
+            line += [row.cost.decoding.get(d) if row.cost else None for d in SHOWN]
             lines.append(line)
     return to_csv(header, lines)

@@ -91,10 +91,12 @@ def beside(table: Table) -> Published:
         )
         for r in found["rows"]
     )
-    return Published(table=found["table"], rows=rows, sentence=_caution(found["table"], dataset, part.rows))
+    sentence = _caution(found["table"], dataset, table)
+    return Published(table=found["table"], rows=rows, sentence=sentence)
 
 
-def _caution(number: str, dataset: str, rows: tuple[Row, ...]) -> str:
+def _caution(number: str, dataset: str, table: Table) -> str:
+    rows, decoding = table.parts[0].rows, table.normalize
     cases = published()["test_cases"][dataset]
     text = (
         f"Published numbers: Table {number} of arXiv 2601.22925, without intervals. Its BIGRec row was "
@@ -106,7 +108,7 @@ def _caution(number: str, dataset: str, rows: tuple[Row, ...]) -> str:
     if lacking:
         counts = ", ".join(str(n) for n in lacking)
         text += f" It has {cases} test cases, ours {counts}: the two are not on the same cases."
-    penalties = {_penalty(r.run) for r in rows}
+    penalties = {1.0} if decoding.endswith("_lp1") else {_penalty(r.run) for r in rows}
     if penalties != {1.0}:
         text += f" Our length penalty is {', '.join(f'{p:g}' for p in sorted(penalties))}."
     return text

@@ -12,9 +12,9 @@ import pandas as pd
 
 from bearray.config import config_hash
 
-DECODINGS = ("trie", "full", "exact")
-"""How test cases were decoded: beam search (or the run's own decoder) by one of the two normalisers, or exact
-search by the run's own normaliser."""
+DECODINGS = ("trie", "full", "exact", "trie_lp1", "full_lp1")
+"""How test cases were decoded: beam search (or the run's own decoder) by one of the two normalisers, exact
+search by the run's own normaliser, or a normaliser with length penalty 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ class SweepConfig:
     seeds: tuple[int, ...] = ()
     """Seeds of initialisation, order, dropout and negatives; every method is trained and tested with each, a
     searched one with the settings that were best with the first seed (none: train.seed). Base model and
-    windows are the same for all."""
+    windows are the same for all. A later call may add more at the end."""
     start_from: Literal["sft", "none"] = "sft"
     """Where methods start that compare with a frozen reference (S-DPO, DPO, ...): from the SFT run's best
     checkpoint of the same base model and seed, as published, where sft is among the methods and
@@ -109,6 +109,9 @@ class SweepConfig:
     loggers: tuple[Literal["wandb", "mlflow"], ...] = ()
     """Where trials are logged beside TensorBoard; needs the extra of that name (pip install
     bearray[wandb])."""
+    test: bool = True
+    """Decode the test split with the chosen runs. Without it validation is all that is known of them; a later
+    call may test them."""
     report: bool = True
     """Write the report at the end."""
 

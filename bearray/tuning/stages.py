@@ -83,12 +83,13 @@ class _Stages:
             raise trouble
 
     def train(self, name: str, plans: Plans) -> None:
-        """Train runs that are given in full. `name`: of the Ray Tune experiment."""
+        """Train runs that are given in full. `name`: how the name of the Ray Tune experiment begins."""
         plans = {place: plan for place, plan in plans.items() if self.startable(place, plan)}
         if not plans:
             return
-        if name == "seeds":  # what is chosen may change when a failed trial is repeated
-            name = f"seeds-{config_hash(sorted(p.run_id for p in plans.values()))}"
+        # The same command may ask for other runs than before: more seeds, some of the methods, or what a
+        # repeated trial made the choice.
+        name = f"{name}-{config_hash(sorted(p.run_id for p in plans.values()))}"
         say(f"training {', '.join(_words(place, self.sweep) for place in plans)}")
         results = run_methods(
             list(plans.values()),

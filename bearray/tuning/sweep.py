@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bearray.backbones import base_model_kind, resolve_base
@@ -37,15 +37,18 @@ MAY_CHANGE = {
     "sweep.search.max_concurrent",
     "sweep.report",
     "sweep.storage",
+    "sweep.test",
 }
 """Settings that a rerun may change, because no result depends on them."""
 
 
-def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
+def run_sweep(sweep: SweepConfig, *, only: Collection[str] | None = None, address: str | None = None) -> str:
     """Search, train, choose by validation, test once, report.
 
     Args:
         sweep: everything that is to be done.
+        only: methods that are trained and tested in this call, and SFT where one starts from it; the others
+            are left to later calls. None: all.
         address: of the Ray cluster; see `bearray.tuning.cluster.connect`.
 
     Returns:
@@ -60,7 +63,7 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
     storage, dataset = check_sweep(sweep)
     with held(storage, "sweep"):
         try:
-            return _run(sweep, storage, dataset, address)
+            return _run(sweep, storage, dataset, only, address)
         except BusyError:
             raise
         except Exception as error:  # of any library that writes there, in any words
@@ -70,7 +73,13 @@ def run_sweep(sweep: SweepConfig, *, address: str | None = None) -> str:
             raise trouble from error
 
 
-def _run(sweep: SweepConfig, storage: Storage, dataset: Dataset, address: str | None) -> str:
+def _run(
+    sweep: SweepConfig,
+    storage: Storage,
+    dataset: Dataset,
+    only: Collection[str] | None,
+    address: str | None,
+) -> str:
     began = time.monotonic()
     connect(address)
     _check_cluster([sweep.run, *_own_runs(sweep)])
@@ -79,12 +88,13 @@ def _run(sweep: SweepConfig, storage: Storage, dataset: Dataset, address: str | 
     for base in sweep.base_model:
         say(f"base model {base} ({base_model_kind(base)})")
         of_base = plan_runs(sweep, dataset, base, resolve_base(base, dataset))  # a local one is built now
+        of_base = _wanted(sweep, of_base, only)
         _check_plans(list(of_base.values()))
         plans |= of_base
     callbacks = make_callbacks(sweep.loggers, project=f"bearray-{dataset.name}")
     with watching(storage.child("runs")):
         trained = train_all(sweep, plans, storage, callbacks)
-        for place, folder in trained.chosen.items():
+        for place, folder in trained.chosen.items() if sweep.test else ():
             _test(folder, place, sweep.run.evaluation)
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
     report = report_on(storage.root) if sweep.report else storage.root
@@ -128,10 +138,9 @@ def _check_unchanged(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> 
         return
     old = storage.read_json(SWEEP)
     new = _content(sweep, dataset)
+    free = MAY_CHANGE | ({"sweep.seeds"} if _adds_seeds(old["sweep"], sweep) else set())
     changed = [
-        line
-        for line in differences({k: old[k] for k in new}, new)
-        if line.partition(":")[0] not in MAY_CHANGE
+        line for line in differences({k: old[k] for k in new}, new) if line.partition(":")[0] not in free
     ]
     if changed:
         raise ResumeError(
@@ -140,16 +149,40 @@ def _check_unchanged(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> 
         )
 
 
+def _adds_seeds(old: Mapping[str, Any], sweep: SweepConfig) -> bool:
+    """Whether the seeds of the earlier call are the first of this one's: the search's seed is the first."""
+    before = tuple(old.get("seeds") or ()) or (sweep.run.train.seed,)
+    return sweep.all_seeds[: len(before)] == before
+
+
 def _begin(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> None:
     if storage.exists(SWEEP):
         _check_unchanged(sweep, dataset, storage)  # another may have come and gone since the first check
         say(f"continuing the sweep in {storage.root}")
+        old = storage.read_json(SWEEP)
+        if list(sweep.seeds) != old["sweep"]["seeds"]:
+            storage.write_json(SWEEP, old | {"sweep": old["sweep"] | {"seeds": list(sweep.seeds)}})
         return
     content = _content(sweep, dataset)
     storage.write_json(
         SWEEP, content | {"data_stats": dataset_stats(dataset), "departures": departures(sweep)}
     )
     say(f"new sweep in {storage.root}")
+
+
+def _wanted(
+    sweep: SweepConfig, plans: dict[Place, RunPlan], only: Collection[str] | None
+) -> dict[Place, RunPlan]:
+    """The plans of some methods, and of SFT where one of them starts from it."""
+    if only is None:
+        return plans
+    unknown = sorted(set(only) - set(sweep.objectives))
+    if unknown:
+        raise ConfigError(
+            f"only has {', '.join(unknown)}; the sweep's methods are {', '.join(sweep.objectives)}"
+        )
+    wanted = {*only, *(["sft"] if any(sweep.starts_from_sft(method) for method in only) else [])}
+    return {place: plan for place, plan in plans.items() if place.method in wanted}
 
 
 def _own_runs(sweep: SweepConfig) -> list[RunConfig]:

@@ -79,6 +79,8 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         group, _, field = name.partition(".")
         del values[group][field]
     values["evaluation"] |= {"actors": None, "cpus_per_actor": 1.0}
+    if not values["evaluation"]["also_length_penalty"]:  # which earlier versions did not have
+        del values["evaluation"]["also_length_penalty"]
     values["train"] |= {"cpus_per_worker": 1.0, "max_failures": 3}
     return values
 

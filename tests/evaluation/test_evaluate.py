@@ -68,7 +68,9 @@ def decoded(config, checkpoint, run_folder, local_ray) -> tuple[pd.DataFrame, li
     return frame, told
 
 
-def expected(config: Any, checkpoint: str | None, normalize: str) -> list[tuple[list[int], list[float]]]:
+def expected(
+    config: Any, checkpoint: str | None, normalize: str, penalty: float = 0.0
+) -> list[tuple[list[int], list[float]]]:
     """Items and scores of each test window, one window at a time, adapter not merged, no shards."""
     task = load_task(config)
     model: Any = load_model(config.model.base, device="cpu")
@@ -84,6 +86,7 @@ def expected(config: Any, checkpoint: str | None, normalize: str) -> list[tuple[
             task.catalog.trie,
             beam_width=config.decoding.beam_width,
             normalize=normalize,
+            length_penalty=penalty,
         )
         titles = [task.catalog.tokens.index(tokens) for tokens in found.sequences[0]]
         answers.append(([min(task.catalog.items_of_title[t]) for t in titles], found.scores[0].tolist()))
@@ -141,12 +144,19 @@ def test_metrics_are_those_of_a_naive_count(config, checkpoint, run_folder, deco
     frame, _ = decoded
     before = (Path(run_folder.root) / "predictions" / "part-00000.parquet").stat().st_mtime_ns
     told: list[tuple[int, int]] = []
-    result = evaluate_run(config, checkpoint, run_folder, on_shard=lambda *done: told.append(done))
+    penalised = override(config, {"evaluation.also_length_penalty": True})
+    result = evaluate_run(penalised, checkpoint, run_folder, on_shard=lambda *done: told.append(done))
     assert (Path(run_folder.root) / "predictions" / "part-00000.parquet").stat().st_mtime_ns == before
-    total = 2 * SHARDS
-    assert told == [(4, total), (5, total), (6, total)]  # those of the other normaliser
-    assert result["seconds"]["test"] > 0 and set(result["seconds"]["decoding"]) == {"trie", "full"}
-    assert set(result["test"]) == {"trie", "full"}
+    total = 4 * SHARDS
+    assert told == [(done, total) for done in range(SHARDS + 1, total + 1)]  # all but the run's own
+    names = {"trie", "full", "trie_lp1", "full_lp1"}
+    assert result["seconds"]["test"] > 0 and set(result["seconds"]["decoding"]) == names
+    assert set(result["test"]) == names
+    for name in ("trie", "full"):
+        by_length = decode_split(
+            penalised, checkpoint, {f"{name}_lp1": run_folder.child(f"predictions_{name}_lp1")}
+        )
+        assert_answers(by_length[f"{name}_lp1"], expected(config, checkpoint, name, 1.0))
     full = decode_split(config, checkpoint, {"full": run_folder.child("predictions_full")})["full"]
     assert_answers(full, expected(config, checkpoint, "full"))
     for name, predictions in (("trie", frame), ("full", full)):
