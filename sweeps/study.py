@@ -23,32 +23,17 @@ from bearray.config import override
 from bearray.objectives import OBJECTIVES
 from bearray.tuning.config import Scale, SearchConfig, SweepConfig, scaled
 from bearray.tuning.main import main
-
-PREFERENCE = "sdpo,sdpo_bear,dpo,dmpo,rosepo"
-
-AFTER_SFT = f"{PREFERENCE},grpo,best_of_n"
-CPU_METHODS = (
-    f"{AFTER_SFT}:train.lr=4e-4",
-    f"{AFTER_SFT}:train.epochs=1",
-    "grpo,best_of_n:objective.rollouts=8",
-)
-"""After SFT a fifth of its rate and a third of its epochs; half of the published rollouts."""
+from bearray.tuning.published import published_settings
 
 
 def sweep() -> SweepConfig:
-    """The paper's settings: S-DPO and its kin with 64 windows a step, SPRec with a rate of 2e-5; GRPO and
-    best-of-N with MiniOneRec's rate and epochs."""
+    """The paper's settings, and each method's own."""
     return SweepConfig(
         data_dir="data/office",
         storage="results/study-office",
         methods=tuple(OBJECTIVES),
         seeds=(42, 43, 44),
-        method_settings=(
-            f"{PREFERENCE}:train.batch_size=64",
-            "sprec:train.lr=2e-5",
-            "grpo,best_of_n:train.lr=1e-5",
-            "grpo,best_of_n:train.epochs=2",
-        ),
+        method_settings=published_settings(tuple(OBJECTIVES)),
         run=override(SweepConfig().run, {"evaluation.exact_test": True}),
     )
 
@@ -65,7 +50,7 @@ def at_scale(config: SweepConfig, scale: Scale) -> SweepConfig:
         config,
         seeds=(42,) if smoke else (42, 43),
         search=SearchConfig(trials=2 if smoke else 3),
-        method_settings=CPU_METHODS,
+        method_settings=published_settings(tuple(OBJECTIVES), small=True),
         run=override(
             config.run, {**changes, "train.epochs": 2 if smoke else 3, "train.cpus_per_worker": 0.9}
         ),

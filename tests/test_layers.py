@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "evaluation efficiency server doctor",
         "report",
         "tuning",
+        "paper",
         "jobs dashboards",
         "commands",
         "cli",

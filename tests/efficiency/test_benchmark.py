@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bearray import cli
-from bearray.commands.bench import run_benchmark
 from bearray.config import override
 from bearray.efficiency import benchmark
 from bearray.efficiency.config import EfficiencyConfig
 from bearray.errors import ConfigError, ResumeError
+from bearray.tuning.timing import run_benchmark
 
 
 @pytest.fixture(scope="module")
