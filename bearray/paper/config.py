@@ -76,12 +76,18 @@ class PaperConfig:
     """Figure 8: values of xi, at the chosen lambda."""
     d3_alpha: tuple[float, ...] = (0.5, 0.7, 0.9)
     """D3: weights of the language model, of which validation chooses."""
+    d3_scores: Literal["popularity", "sasrec"] = "sasrec"
+    """D3: the text-free model."""
+    chains: int | None = None
+    """LLM-CF: chains of thought that the language model writes (None: 2,000)."""
     pruning_windows: int | None = 1_000
     """Figures 3, 4 and 6: test cases whose true ranks are searched for (None: all)."""
     pruning_budget: int | None = None
     """Prefixes that exact search may expand for one of them (None: until it is proven)."""
     timing_rounds: int = 10
     """Figures 5 and 9: rounds in which training steps are timed."""
+    gpu: str | None = None
+    """What computes, for the estimate of the cost: a card of `bearray plan` (None: what this machine has)."""
     dry_run: bool = False
     """Say what is missing and what it will cost, and stop there."""
     document_only: bool = False
@@ -118,7 +124,7 @@ class PaperConfig:
             raise ConfigError("backbones has 'bigrec', which is always run; it lists those beside it")
         for name in ("sample_users", "trials", "timing_rounds"):
             at_least(name, getattr(self, name), 1)
-        for name in ("baseline_epochs", "pruning_windows", "pruning_budget"):
+        for name in ("baseline_epochs", "pruning_windows", "pruning_budget", "chains"):
             optional_count(name, getattr(self, name))
 
     @property
@@ -142,7 +148,7 @@ class PaperConfig:
         smoke = scale == "smoke"
         small: dict[str, Any] = {**changes, "train.cpus_per_worker": 0.9}
         if smoke:
-            small |= {"train.epochs": 1, "data.train_windows": 64, "data.valid_windows": 24}
+            small |= {"train.epochs": 2, "data.train_windows": 64, "data.valid_windows": 24}
         return replace(
             self,
             scale=scale,
@@ -158,6 +164,8 @@ class PaperConfig:
             lam=(0.25, 2.0) if smoke else (0.25, 1.0, 4.0),
             xi=(0.5, 2.0) if smoke else (0.5, 1.0, 2.0),
             d3_alpha=(0.9,) if smoke else self.d3_alpha,
+            d3_scores="popularity" if smoke else self.d3_scores,
+            chains=16 if smoke else 500,
             pruning_windows=24 if smoke else 200,
             timing_rounds=1 if smoke else 6,
             run=override(self.run, small),

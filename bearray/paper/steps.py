@@ -1,0 +1,254 @@
+"""What has to be done, in its order: each step knows whether it is done, does it, and may be interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bearray.backbones import base_model_kind
+from bearray.baselines.registry import baseline
+from bearray.config import DataConfig, LanguageModelConfig, RunConfig, config_hash, override, to_dict
+from bearray.efficiency.config import EfficiencyConfig
+from bearray.efficiency.results import FILE, FOLDER
+from bearray.errors import BearrayError
+from bearray.evaluation.baseline_run import train_and_test
+from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring
+from bearray.evaluation.redecode import choose_decoding, redecoded
+from bearray.paper.config import D3, PaperConfig
+from bearray.paper.data import data_folder
+from bearray.paper.parts import BASELINES, DECODED, SENSITIVITY, Needs, Part, labels
+from bearray.paper.sweeps import part_base, part_run, part_storage, part_sweep, sensitivity_sweep
+from bearray.runs import Storage, absolute
+from bearray.trained import RESULT, TrainedRun, open_run
+from bearray.tuning.cluster import connect
+from bearray.tuning.config import SweepConfig
+from bearray.tuning.sweep import run_sweep
+from bearray.tuning.timing import run_benchmark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Some runs or measurements of one part."""
+
+    title: str
+    part: Part
+    runs: int
+    """Runs or measurements in it."""
+    done: Callable[[], int]
+    """How many of them are there."""
+    do: Callable[[], None]
+    """What makes the others; call it again to continue."""
+    trains: SweepConfig | None = None
+    """The sweep that trains its runs, if it has LLMs trained."""
+    methods: frozenset[str] = frozenset()
+    """Those of the sweep's methods that it trains."""
+
+
+def steps(config: PaperConfig, wanted: Needs) -> Iterator[Step]:
+    """All steps, a data set after the other, those on which others build first."""
+    for name in config.datasets:
+        parts = [part for part in wanted.methods if part.dataset == name]
+        for part in parts:
+            yield _methods(config, part, wanted.methods[part])
+            if part in wanted.d3:
+                yield _d3(config, part)
+            if part in wanted.pruning:
+                yield _pruning(config, part, wanted.pruning[part])
+            if part in wanted.timing:
+                yield _timing(config, part, wanted.timing[part])
+            if part in wanted.sensitivity:
+                yield _sensitivity(config, part)
+        for baseline_name in config.baselines:
+            if baseline_name in wanted.baselines.get(name, ()):
+                yield _baseline(config, name, baseline_name)
+
+
+def tested_runs(config: PaperConfig, part: Part) -> dict[tuple[str, int], Storage]:
+    """A part's runs that are chosen and tested, by method and seed."""
+    return {key: folder for key, (folder, result) in _runs(config, part).items() if "test" in result}
+
+
+def _runs(config: PaperConfig, part: Part) -> dict[tuple[str, int], tuple[Storage, dict[str, Any]]]:
+    storage = part_storage(config, part)
+    found = {}
+    for name in storage.names("runs") if storage.exists("runs") else ():
+        folder = storage.child("runs", name)
+        result = folder.read_json(RESULT) if folder.exists(RESULT) else {}
+        if result.get("chosen"):
+            about = folder.read_json("config.json")
+            found[about["method"].lower(), int(about["run"]["train"]["seed"])] = folder, result
+    return found
+
+
+def _methods(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
+    sweep = part_sweep(config, part)
+
+    def do() -> None:
+        run_sweep(replace(sweep, base_model=(part_base(config, part),)), only=methods)
+
+    def done() -> int:
+        return sum(
+            method in methods and seed in sweep.all_seeds for method, seed in tested_runs(config, part)
+        )
+
+    return Step(
+        title=f"train and test {labels(methods)}",
+        part=part,
+        runs=len(methods) * len(sweep.all_seeds),
+        done=done,
+        do=do,
+        trains=sweep,
+        methods=methods,
+    )
+
+
+def _trained(config: PaperConfig, part: Part, method: str, seed: int) -> TrainedRun:
+    folder = tested_runs(config, part).get((method, seed))
+    if folder is None:
+        raise BearrayError(
+            f"{method.upper()} of {part.folder}, seed {seed}, is not there: its training failed"
+        )
+    return open_run(folder)
+
+
+def _d3(config: PaperConfig, part: Part) -> Step:
+    storage = part_storage(config, part).child(DECODED)
+
+    def place(seed: int) -> Storage:
+        return storage.child(f"{D3}-{seed}")
+
+    def do() -> None:
+        connect()
+        options = [
+            {"decoding.method": D3, "decoding.d3_alpha": alpha, "decoding.d3_scores": config.d3_scores}
+            for alpha in config.d3_alpha
+        ]
+        first = _trained(config, part, "sft", config.seeds[0])
+        changes = choose_decoding(first, options, storage.child("valid"))
+        for seed in config.seeds:
+            run = _trained(config, part, "sft", seed)
+            redecoded(run, changes, place(seed), method=D3.upper(), kind=base_model_kind(part.base))
+
+    return Step(
+        title="decode SFT's model with D3",
+        part=part,
+        runs=len(config.seeds),
+        done=lambda: sum(place(seed).exists(RESULT) for seed in config.seeds),
+        do=do,
+    )
+
+
+def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
+    analysis = Analysis(windows=config.pruning_windows, widths=(), node_budget=config.pruning_budget)
+    seed = config.seeds[0]
+
+    def done() -> int:
+        runs = tested_runs(config, part)
+        return sum((m, seed) in runs and runs[m, seed].exists("pruning/summary.json") for m in methods)
+
+    def do() -> None:
+        connect()
+        for method in sorted(methods):
+            run = _trained(config, part, method, seed)
+            settings = analysis.settings(run)
+            begin_measuring(settings, run.checkpoint, analysis.folder(run), **analysis.options())
+            analyse_run(run, settings, analysis)
+
+    return Step(
+        title=f"measure what beam search prunes of {labels(methods)}",
+        part=part,
+        runs=len(methods),
+        done=done,
+        do=do,
+    )
+
+
+def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
+    where = part_storage(config, part).child(FOLDER)
+
+    def done() -> int:
+        there = where.exists(FILE) and where.read_json(FILE)["finished"] is not None
+        return len(methods) if there else 0
+
+    def do() -> None:
+        run_benchmark(
+            EfficiencyConfig(
+                data_dir=str(data_folder(config, part)),
+                storage=part_storage(config, part).root,
+                base_model=part_base(config, part),
+                objectives=tuple(sorted(methods, key=lambda m: (m != "sft", m))),
+                decoders=("none",),
+                rounds=config.timing_rounds,
+                steps=1 if config.smoke else 2,
+                warmup_steps=1 if config.smoke else 2,
+                run=part_run(config, part),
+            )
+        )
+
+    title = f"time training steps of {labels(methods)}"
+    return Step(title=title, part=part, runs=len(methods), done=done, do=do)
+
+
+def _sensitivity(config: PaperConfig, part: Part) -> Step:
+    storage = part_storage(config, part).child(SENSITIVITY)
+    objective = config.run.objective  # stands for what the search will choose
+    expected = sensitivity_sweep(config, part, {"lam": objective.lam, "xi": objective.xi})
+
+    def done() -> int:
+        names = storage.names("runs") if storage.exists("runs") else []
+        return sum(storage.exists(f"runs/{name}/{RESULT}") for name in names)
+
+    def do() -> None:
+        run = _trained(config, part, "bear", config.seeds[0]).config
+        chosen = {"lam": run.objective.lam, "xi": run.objective.xi}
+        sweep = sensitivity_sweep(config, part, chosen)
+        run_sweep(replace(sweep, base_model=(part_base(config, part),)))
+
+    return Step(
+        title="train BEAR with other values of lambda and xi",
+        part=part,
+        runs=len(expected.methods),
+        done=done,
+        do=do,
+        trains=expected,
+        methods=frozenset(expected.objectives),
+    )
+
+
+def _baseline(config: PaperConfig, name: str, method: str) -> Step:
+    part = Part(name, "bigrec", config.models.base)
+    entry = baseline(method)
+    data = _baseline_data(config.run, absolute(str(data_folder(config, part))))
+
+    def settings(seed: int) -> Any:
+        epochs = {} if config.baseline_epochs is None else {"train.epochs": config.baseline_epochs}
+        chains = {"chains": config.chains} if method == "llm-cf" and config.chains is not None else {}
+        return override(entry.config(), {**epochs, **chains, "train.seed": seed})
+
+    def place(seed: int) -> Storage:
+        what = config_hash([to_dict(settings(seed)), to_dict(data) | {"path": ""}, part.base], 6)
+        return Storage(config.storage).child(name, BASELINES, f"{method}-{seed}-{what}")
+
+    def do() -> None:
+        for seed in config.seeds:
+            if place(seed).exists(RESULT):
+                continue
+            teacher = None
+            if entry.llm == "teacher":
+                teacher = _trained(config, part, "sft", config.seeds[0]).folder.root
+            llm = LanguageModelConfig(base_model=part_base(config, part), teacher=teacher)
+            train_and_test(method, settings(seed), data, place(seed), llm=llm, connect=connect)
+
+    return Step(
+        title=f"train and test {method}",
+        part=part,
+        runs=len(config.seeds),
+        done=lambda: sum(place(seed).exists(RESULT) for seed in config.seeds),
+        do=do,
+    )
+
+
+def _baseline_data(run: RunConfig, path: str) -> DataConfig:
+    """The test windows are those of the LLM recommenders; training and validation splits are taken whole."""
+    return replace(run.data, path=path, train_windows=None, valid_windows=None, domain="auto")

@@ -1,0 +1,87 @@
+"""The sweeps that a part's runs come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from bearray.backbones import resolve_base
+from bearray.backbones.presets import LOCAL_PREFIX
+from bearray.config import RunConfig, override
+from bearray.data import open_dataset
+from bearray.paper.config import PaperConfig
+from bearray.paper.data import data_folder, domain
+from bearray.paper.parts import SENSITIVITY, Part, all_methods
+from bearray.runs import Storage
+from bearray.tuning.config import REGULARISED, SearchConfig, SweepConfig
+from bearray.tuning.published import published_settings
+
+SAMPLE_TEST_WINDOWS = 500
+"""Test cases of Table 5: its published values are multiples of 0.002."""
+
+
+def part_storage(config: PaperConfig, part: Part) -> Storage:
+    """The storage of a part's sweep."""
+    return Storage(config.storage).child(part.folder)
+
+
+def part_base(config: PaperConfig, part: Part) -> str:
+    """The base model of a part as sweeps take it. A sample's stand-in is that of all users, not one more."""
+    if not part.sampled or not part.base.startswith(LOCAL_PREFIX):
+        return part.base
+    whole = data_folder(config, replace(part, sampled=False))
+    return resolve_base(part.base, open_dataset(whole, strict=config.run.data.strict))
+
+
+def part_run(config: PaperConfig, part: Part) -> RunConfig:
+    """What every run of a part starts from, but for data and base model."""
+    changes: dict[str, object] = {"model.backbone": part.backbone, "data.domain": domain(part)}
+    if part.sampled:
+        changes["data.test_windows"] = min(
+            config.run.data.test_windows or SAMPLE_TEST_WINDOWS, SAMPLE_TEST_WINDOWS
+        )
+    if part.backbone != "bigrec" and config.baseline_epochs is not None:
+        changes["model.soft.sasrec.train.epochs"] = config.baseline_epochs
+        changes["model.soft.align_epochs"] = min(config.baseline_epochs, config.run.model.soft.align_epochs)
+    return override(config.run, changes)
+
+
+def part_sweep(config: PaperConfig, part: Part) -> SweepConfig:
+    """The sweep of a part, with all methods that it has anywhere in the paper."""
+    methods = all_methods(config, part)
+    return SweepConfig(
+        data_dir=str(data_folder(config, part)),
+        storage=part_storage(config, part).root,
+        base_model=(part.base,),
+        methods=methods,
+        seeds=config.seeds[:1] if part.sampled else config.seeds,
+        method_settings=published_settings(methods, small=config.scale != "paper"),
+        search=SearchConfig(methods=tuple(m for m in methods if m in REGULARISED), trials=config.trials),
+        run=part_run(config, part),
+    )
+
+
+def sensitivity_sweep(config: PaperConfig, part: Part, chosen: Mapping[str, float]) -> SweepConfig:
+    """BEAR of a part with lambda, and with xi, at other values than the chosen ones; validated, never tested.
+
+    Args:
+        chosen: lam and xi of the part's BEAR, by the names of `config`'s fields.
+    """
+    settings: list[str] = []
+    labels: list[str] = []
+    for axis, other in (("lam", "xi"), ("xi", "lam")):
+        for i, value in enumerate(v for v in getattr(config, axis) if v != chosen[axis]):
+            label = f"{axis}{i}"
+            labels.append(f"{label}=bear")
+            settings.append(f"{label}:objective.{axis}={value!r}")
+            settings.append(f"{label}:objective.{other}={chosen[other]!r}")
+    return replace(
+        part_sweep(config, part),
+        storage=part_storage(config, part).child(SENSITIVITY).root,
+        methods=tuple(labels),
+        seeds=config.seeds[:1],
+        method_settings=tuple(settings),
+        search=SearchConfig(methods=()),
+        test=False,
+        report=False,
+    )
