@@ -24,9 +24,12 @@ from bearray.errors import BearrayError
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
 from bearray.training.resources import actor_room, assigned_device, check_resources, scaling_config, uses_gpu
+from bearray.training.startup import StartLimit
 
 _STATE = "ray"
 """Ray Train's own state, in STORAGE/efficiency while the workers run."""
+_RESTARTS = 3
+"""How often workers that fail while they are started are started again."""
 
 
 def check_cluster(run: RunConfig) -> None:
@@ -51,7 +54,9 @@ def train_on_ray(run: RunConfig, plan: Record) -> None:
         train_loop_config={"plan": plan},
         scaling_config=scaling_config(run.train, gpu),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        run_config=ray.train.RunConfig(name=_STATE, storage_path=plan["folder"]),
+        run_config=ray.train.RunConfig(
+            name=_STATE, storage_path=plan["folder"], callbacks=[StartLimit(_RESTARTS)]
+        ),
     )
     folder = Storage(plan["folder"])
     folder.delete(_STATE)  # of an interrupted benchmark: what is left to do stands in the rounds

@@ -29,9 +29,10 @@ from bearray.baselines.team import Team
 from bearray.baselines.train import History, best_epoch, finished
 from bearray.config import from_dict, to_dict
 from bearray.data import open_dataset
-from bearray.errors import ConfigError, ResourceError
+from bearray.errors import BearrayError, ConfigError, ResourceError
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage, fetch_folder
+from bearray.training.startup import StartLimit
 
 METRICS = "metrics.jsonl"
 _TRAINING, _FAILED = "training", "failed.json"
@@ -67,7 +68,8 @@ class RayBaselineTrainer:
         Raises:
             ConfigError: the training diverged.
             ResourceError: the cluster is too small.
-            ray.train.TrainingFailedError: the workers failed too often.
+            WorkersFailedError: the workers could not be started.
+            ray.train.TrainingFailedError: they failed too often.
         """
         train = job.settings.train
         gpu = _room_on_gpus(train.num_workers)
@@ -97,14 +99,18 @@ class RayBaselineTrainer:
                 name=f"{job.kind.name}-{job.key[:16]}",
                 storage_path=where.root,
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                callbacks=[StartLimit(_MAX_FAILURES, self.folder.root)],
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
         title = f"{job.kind.name} on {job.inputs.dataset.name}" if self.progress else None
         with _followed(self.folder, title, train.epochs):
-            result = trainer.fit()
-        if result.error is not None:
-            raise result.error
+            try:
+                result = trainer.fit()
+            except ray.train.ControllerError as error:
+                if isinstance(error.controller_failure, BearrayError):
+                    raise error.controller_failure from error
+                raise
         if where.exists(_FAILED):
             raise ConfigError(str(where.read_json(_FAILED)["error"]))
         model = job.build()

@@ -23,7 +23,7 @@ MEMORY_TRIES = 2
 """How often a run may run out of memory. The same settings mostly need the same memory again, but the first
 time may be due to what else was on the machine."""
 
-Why = Literal["memory", "hang", "lost", "setting", "error"]
+Why = Literal["memory", "hang", "lost", "setting", "error", "start"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,11 +138,11 @@ def explain(errors: Mapping[int, Exception], notes: Mapping[int, Mapping[str, An
     if short:
         rank, error = next(iter(short.items()))
         return Failure(
-            why="memory", message=f"rank {rank} ran out of memory: {_line(error)}", ranks=tuple(short)
+            why="memory", message=f"rank {rank} ran out of memory: {last_line(error)}", ranks=tuple(short)
         )
     wrong = {rank: error for rank, error in causes.items() if _is_for_the_user(error)}
     if wrong:
-        return Failure(why="setting", message=_line(next(iter(wrong.values()))), ranks=tuple(wrong))
+        return Failure(why="setting", message=last_line(next(iter(wrong.values()))), ranks=tuple(wrong))
     if notes:
         # Who waits for others is not at fault, and has begun to wait after the last progress of who is.
         rank = max(notes, key=lambda r: (not notes[r].get("waiting"), float(notes[r].get("seconds", 0))))
@@ -157,13 +157,17 @@ def explain(errors: Mapping[int, Exception], notes: Mapping[int, Mapping[str, An
         return Failure(why="hang", message=said, ranks=tuple(silent))
     lost = {rank: error for rank, error in causes.items() if isinstance(error, RayActorError)}
     if lost:
-        return Failure(why="lost", message=f"{_ranks(lost)} lost: {_end(lost)}", ranks=tuple(lost))
+        return Failure(
+            why="lost", message=f"{_ranks(lost)} lost: {how_it_ended(*lost.values())}", ranks=tuple(lost)
+        )
     cut = [rank for rank, e in causes.items() if any(text in str(e) for text in _CUT_OFF)]
     if cut:
         said = f"{_ranks(cut)} lost the connection to another worker"
         return Failure(why="lost", message=said, ranks=tuple(cut))
     rank, error = next(iter(causes.items()))
-    return Failure(why="error", message=f"rank {rank}: {type(error).__name__}: {_line(error)}", ranks=(rank,))
+    return Failure(
+        why="error", message=f"rank {rank}: {type(error).__name__}: {last_line(error)}", ranks=(rank,)
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -208,14 +212,15 @@ def _ranks(ranks: Any) -> str:
     return ("ranks " if several else "rank ") + ", ".join(str(r) for r in ranks)
 
 
-def _end(lost: Mapping[int, Exception]) -> str:
-    text = " ".join(str(error) for error in lost.values())
+def how_it_ended(*lost: BaseException) -> str:
+    """What has become of a worker's process, as far as Ray's errors tell."""
+    text = " ".join(str(error) for error in lost)
     if "node has died" in text or "node was preempted" in text.lower():
         return "the node under it is gone"
     return "its process has ended (killed, crashed, out of memory on the node, or the node is gone)"
 
 
-def _line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The last line of a message, in which Ray may have wrapped tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -17,6 +17,7 @@ from bearray.training.events import events
 from bearray.training.failures import HUNG, FailureLog, in_plain_words
 from bearray.training.recovery import recover
 from bearray.training.resources import scaling_config, uses_gpu
+from bearray.training.startup import StartLimit
 from bearray.training.timeouts import collective_timeout, health_checks
 from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
 
@@ -46,7 +47,8 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
         callbacks: for Ray Train, such as `TuneReportCallback`.
 
     Raises:
-        WorkersFailedError: the workers failed more often than `train.max_failures`.
+        WorkersFailedError: the workers failed more often than `train.max_failures`, or could not be started
+            more often than that in a row.
         OutOfMemoryError: they ran out of memory, and did so again when they were started again.
         BearrayError: a worker's own, which only the user can mend.
         DivergedError: the loss or its gradient became NaN or infinite; the run folder's `diverged/` has the
@@ -56,7 +58,11 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
         folder.delete(name)
     recover(folder)
     gpu = uses_gpu(config.train.device)
-    told: list[Any] = [FailureLog(config.train, folder.root), *callbacks]
+    told: list[Any] = [
+        FailureLog(config.train, folder.root),
+        StartLimit(config.train.max_failures, folder.root, "train.max_failures"),
+        *callbacks,
+    ]
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"config": to_dict(config), "folder": folder.root},

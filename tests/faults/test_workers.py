@@ -1,4 +1,5 @@
-"""A training worker is killed in the middle of an epoch: the run goes on from its last checkpoint."""
+"""A training worker dies while it is started, and one is killed in the middle of an epoch: the run is started
+again, and goes on from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.train.v2._internal.execution.callback import WorkerCallback
 
 from bearray.config import RunConfig
 from bearray.evaluation import evaluate_run
@@ -27,7 +29,21 @@ from tests.faults.planted import Fault, begun, plant
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_a_worker_killed_in_the_middle_of_an_epoch(
+class DiesOnce(WorkerCallback):
+    """Ends the first worker's process while it is started."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = str(mark)
+
+    def after_init_train_context(self) -> None:
+        try:
+            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os._exit(1)
+
+
+def test_a_worker_that_dies_at_the_start_and_one_killed_in_the_middle_of_an_epoch(
     fault_run: Callable[..., RunConfig],
     undisturbed: Callable[[RunConfig], Undisturbed],
     local_ray: None,
@@ -44,13 +60,13 @@ def test_a_worker_killed_in_the_middle_of_an_epoch(
         os.kill(line["pid"], signal.SIGKILL)
 
     with when_stuck(fault, kill):
-        trained = train(config, folder)
+        trained = train(config, folder, [DiesOnce(tmp_path / "died")])
 
     assert_came_to_the_same(folder, trained, expected)
     times = begun(fault)  # the interrupted epoch's steps twice at most, all others once
     assert [times[0, step] for step in range(9)] == [1, 1, 1, 2, 2, 1, 1, 1, 1]
-    (event,) = trained.events
-    assert "rank 1 lost" in event
+    start, lost = trained.events
+    assert start.startswith("workers could not be started: its process has ended") and "rank 1 lost" in lost
 
     measured = evaluate_run(config, trained.checkpoint, folder)
     compare(measured["test"], expected.test)
