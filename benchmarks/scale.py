@@ -1,11 +1,12 @@
 """What an epoch and an evaluation cost on 1, 8 and 64 GPUs: the tables of docs/scale.md.
 
-    python benchmarks/scale.py            # writes the tables into docs/scale.md
-    python benchmarks/scale.py --check    # exit code 1 if the page is not what this would write
+    python benchmarks/scale.py            # writes docs/scale.md and bearray/planning/measured.json
+    python benchmarks/scale.py --check    # exit code 1 if they are not what this would write
 
 No GPU is used. Token counts, the trie's size and the ratio of decoding to prefill are read from
 benchmarks/results/; floating-point operations follow from the models' shapes; peak rates are NVIDIA's; what
-has not been measured is in `Assumed` (scale_costs.py) and is printed as such.
+has not been measured is in `Assumed` (bearray/planning/assumed.py) and is printed as such. What the results
+say is also written to bearray/planning/measured.json, which `bearray plan` reads.
 """
 
 from __future__ import annotations
@@ -21,36 +22,31 @@ from pathlib import Path
 from typing import Any
 
 from scale_costs import (
-    ASSUMED,
     BATCH,
     BEAMS,
-    CARDS,
+    FACTS,
     GPUS,
     HERE,
     MANY,
     MICRO_BATCH,
     MODELS,
+    PAGE_CARDS,
     PAPER_USERS,
     PAPER_WINDOWS,
     SHARD,
-    Assumed,
     Measured,
-    decoding_flops,
+    adapter,
     epoch_seconds,
     evaluation_seconds,
+    facts,
     load,
-    training_flops,
 )
 
+from bearray.planning.assumed import ASSUMED, Assumed
+from bearray.planning.costs import decoding_flops, training_flops
+from bearray.planning.text import duration
+
 PAGE = HERE.parent / "docs" / "scale.md"
-
-
-def duration(seconds: float) -> str:
-    for size, unit in ((86_400 * 3, "days"), (3_600 * 2, "h"), (120, "min")):
-        if seconds >= size:
-            value = seconds / {"days": 86_400, "h": 3_600, "min": 60}[unit]
-            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def gigabytes(number: float) -> str:
@@ -84,7 +80,11 @@ def measured_table(m: Measured) -> str:
     ]
     follows = f"micro-batches of {MICRO_BATCH}"
     rows.append(
-        ("follows: tokens computed for a training window", f"{m.window_tokens(MICRO_BATCH):.0f}", follows)
+        (
+            "follows: tokens computed for a training window",
+            f"{m.work.window_tokens(MICRO_BATCH):.0f}",
+            follows,
+        )
     )
     return table(("measured", "value", "from"), rows)
 
@@ -97,7 +97,7 @@ def assumed_table() -> str:
 
 
 def cards_table() -> str:
-    rows = [(f"[{c.name}]({c.source})", f"{c.peak / 1e12:.0f}", f"{c.memory / 1e9:.0f}") for c in CARDS]
+    rows = [(f"[{c.name}]({c.source})", f"{c.peak / 1e12:.0f}", f"{c.memory / 1e9:.0f}") for c in PAGE_CARDS]
     return table(("GPU", "dense bfloat16, TFLOP/s", "memory, GB"), rows)
 
 
@@ -107,8 +107,8 @@ def flops_table(m: Measured) -> str:
             model.name,
             f"{model.weights / 1e9:.2f}",
             f"{model.forward(1, m.prompt_tokens / 2) / 1e9:.2f}",
-            f"{training_flops(model, m) / 1e12:.2f}",
-            *(f"{decoding_flops(model, m, name) / 1e12:.2f}" for name in m.ratio),
+            f"{training_flops(model, m.work, MICRO_BATCH) / 1e12:.2f}",
+            *(f"{decoding_flops(model, m.work, name) / 1e12:.2f}" for name in m.ratio),
         )
         for model in MODELS
     ]
@@ -125,7 +125,7 @@ def epoch_table(m: Measured) -> str:
         (f"{MANY:,}, batch {BATCH} a GPU", MANY, lambda gpus: BATCH * gpus),
     ):
         for model in MODELS:
-            times = [epoch_seconds(model, m, g, windows=windows, batch=batch(g)) for g in GPUS]
+            times = [epoch_seconds(model, m.work, g, windows=windows, batch=batch(g)) for g in GPUS]
             rows.append((title, model.name, *map(duration, times), _hours(times[-1] * GPUS[-1])))
     return table(("windows of an epoch", "model", *_on(), f"GPU-hours on {GPUS[-1]}"), rows, left=2)
 
@@ -135,7 +135,7 @@ def evaluation_table(m: Measured) -> str:
     for users in (PAPER_USERS, MANY):
         for model in MODELS:
             for name in m.ratio:
-                times = [evaluation_seconds(model, m, g, users=users, normalize=name) for g in GPUS]
+                times = [evaluation_seconds(model, m.work, g, users=users, normalize=name) for g in GPUS]
                 hours = _hours(times[-1] * min(GPUS[-1], ceil(users / SHARD)))
                 rows.append((f"{users:,}", model.name, f'"{name}"', *map(duration, times), hours))
     return table(("users", "model", "normaliser", *_on(), f"GPU-hours on {GPUS[-1]}"), rows, left=3)
@@ -144,20 +144,20 @@ def evaluation_table(m: Measured) -> str:
 def other_cards_table(m: Measured) -> str:
     model = MODELS[1]
     rows = []
-    for card in CARDS:
-        epoch = epoch_seconds(model, m, 1, windows=PAPER_WINDOWS, batch=BATCH, card=card)
-        test = evaluation_seconds(model, m, 1, users=PAPER_USERS, normalize="trie", card=card)
-        per_hour = 3_600 * card.peak * ASSUMED.decoding_utilisation / decoding_flops(model, m, "trie")
+    for card in PAGE_CARDS:
+        epoch = epoch_seconds(model, m.work, 1, windows=PAPER_WINDOWS, batch=BATCH, card=card)
+        test = evaluation_seconds(model, m.work, 1, users=PAPER_USERS, normalize="trie", card=card)
+        per_hour = 3_600 * card.peak * ASSUMED.decoding_utilisation / decoding_flops(model, m.work, "trie")
         rows.append((card.name, duration(epoch), duration(test), f"{per_hour / 1e3:,.0f}"))
     return table(("GPU", "an epoch", "an evaluation", "thousand users an hour"), rows)
 
 
 def memory_table(m: Measured) -> str:
     rows = []
-    tail = BEAMS * m.answer_tokens
+    tail = BEAMS * m.work.answer_tokens
     for model in MODELS:
-        state = (4 + 4 + 8) * model.adapter  # the adapter, its gradient, Adam's moments, all float32
-        cache = model.cache_bytes * (m.prompt_tokens + tail) / 1e6
+        state = (4 + 4 + 8) * adapter(model)  # the adapter, its gradient, Adam's moments, all float32
+        cache = 2 * model.cache_numbers * (m.prompt_tokens + tail) / 1e6
         rows.append((model.name, gigabytes(2 * model.weights), f"{state / 1e6:.0f} MB", f"{cache:.0f} MB"))
     return table(("model", "weights", "adapter, gradient, Adam", "keys and values of a user, 10 beams"), rows)
 
@@ -240,18 +240,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if the page would change")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a file would change")
     options = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    wanted = filled(page, tables(load()))
+    measured = load()
+    wanted = {
+        PAGE: filled(PAGE.read_text(encoding="utf-8"), tables(measured)),
+        FACTS: json.dumps(facts(measured), indent=2) + "\n",
+    }
+    changed = [p for p, text in wanted.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     if options.check:
-        if page != wanted:
+        for path in changed:
             print(
-                f"{PAGE} is not what {Path(__file__).name} makes of benchmarks/results; run it",
+                f"{path} is not what {Path(__file__).name} makes of benchmarks/results; run it",
                 file=sys.stderr,
             )
-        return int(page != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
+        return int(bool(changed))
+    for path in changed:
+        path.write_text(wanted[path], encoding="utf-8")
     return 0
 
 

@@ -1,127 +1,42 @@
-"""The arithmetic of docs/scale.md: FLOPs and bytes from models' shapes, times from rates, what is assumed.
+"""What the committed benchmarks say about cost, for docs/scale.md and for `bearray plan`.
 
-`scale.py` makes the page's tables of it.
+`scale.py` makes the page's tables of it and writes `bearray/planning/measured.json`, which travels with the
+package. The arithmetic is the package's own: `bearray.planning.costs`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from bearray.config import DecodingConfig, EvaluationConfig, ModelConfig, TrainConfig
+from bearray.efficiency.statistics import training_rows
+from bearray.planning.cards import CARDS, Device
+from bearray.planning.costs import evaluation_seconds as _evaluation_seconds
+from bearray.planning.costs import step_seconds
+from bearray.planning.shapes import SHAPES, Shape
+from bearray.planning.work import Work
 
 HERE = Path(__file__).resolve().parent
+FACTS = HERE.parent / "bearray" / "planning" / "measured.json"
 
 GPUS = (1, 8, 64)
-BATCH, MICRO_BATCH, LORA_RANK, SHARD, BEAMS = 128, 16, 8, 256, 10
-"""The project's defaults: windows a step, windows a micro-batch, LoRA rank (query and value), users of a
-shard, beam width."""
+BATCH, MICRO_BATCH = TrainConfig().batch_size, TrainConfig().micro_batch_size
+SHARD, BEAMS = EvaluationConfig().shard_size, DecodingConfig().beam_width
 PAPER_WINDOWS, PAPER_USERS = 10_000, 5_000
 """Training windows of an epoch, and test windows, of the paper."""
 MANY = 100_000_000
 """Users of a large service, with one window each."""
+MODELS = tuple(SHAPES[name] for name in ("llama-3.2-1b", "llama-3.2-3b", "llama-3-8b"))
+H100 = CARDS["h100"]
+PAGE_CARDS = tuple(CARDS[name] for name in ("l4", "l40s", "a100-80gb", "h100", "h200"))
 
 
-@dataclass(frozen=True)
-class Model:
-    """A decoder's shape, as on its model card."""
-
-    name: str
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    tied: bool
-
-    @property
-    def body(self) -> int:
-        """Weights that every token passes through: those of attention and MLP."""
-        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return self.layers * self.hidden * (2 * queries + 2 * keys + 3 * self.intermediate)
-
-    @property
-    def weights(self) -> int:
-        """All weights."""
-        return self.body + self.hidden * self.vocabulary * (1 if self.tied else 2)
-
-    @property
-    def adapter(self) -> int:
-        """LoRA's weights."""
-        queries, values = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return self.layers * LORA_RANK * (2 * self.hidden + queries + values)
-
-    @property
-    def cache_bytes(self) -> int:
-        """Keys and values of a token in bfloat16."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
-
-    def attention(self, tokens: float, context: float) -> float:
-        """FLOPs of the two products of `tokens` queries with `context` keys and values on average."""
-        return 4 * self.layers * self.heads * self.head_dim * tokens * context
-
-    def forward(self, tokens: float, context: float) -> float:
-        """FLOPs of a forward pass without the output projection."""
-        return 2 * self.body * tokens + self.attention(tokens, context)
-
-    def head(self, positions: float) -> float:
-        """FLOPs of the output projection at so many positions."""
-        return 2 * positions * self.hidden * self.vocabulary
-
-
-MODELS = (
-    Model("Llama-3.2-1B", 2048, 8192, 16, 32, 8, 64, 128_256, True),
-    Model("Llama-3.2-3B", 3072, 8192, 28, 24, 8, 128, 128_256, True),
-    Model("Llama-3-8B", 4096, 14336, 32, 32, 8, 128, 128_256, False),
-)
-
-
-@dataclass(frozen=True)
-class GPU:
-    """A card by its data sheet: dense bfloat16 rate [FLOP/s] and memory [bytes]."""
-
-    name: str
-    peak: float
-    memory: float
-    source: str
-
-
-CARDS = (
-    GPU("L4", 121e12, 24e9, "https://www.nvidia.com/en-us/data-center/l4/"),
-    GPU("L40S", 362e12, 48e9, "https://www.nvidia.com/en-us/data-center/l40s/"),
-    GPU("A100 80GB SXM", 312e12, 80e9, "https://www.nvidia.com/en-us/data-center/a100/"),
-    GPU("H100 SXM", 989e12, 80e9, "https://www.nvidia.com/en-us/data-center/h100/"),
-    GPU("H200 SXM", 989e12, 141e9, "https://www.nvidia.com/en-us/data-center/h200/"),
-)
-H100 = CARDS[3]
-
-
-def _assume(value: float, form: str, text: str) -> float:
-    """A field of `Assumed`: its value, how it is printed, what it is."""
-    default: float = field(default=value, metadata={"form": form, "text": text})
-    return default
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """What has not been measured. Change a value here and run the script to see what hangs on it."""
-
-    training_utilisation: float = _assume(
-        0.40, "{:.0%}", "share of the peak rate that a training step reaches"
-    )
-    decoding_utilisation: float = _assume(0.25, "{:.0%}", "share of the peak rate that decoding reaches")
-    step_seconds: float = _assume(
-        0.05, "{:.2f} s", "fixed time of a training step: launches, optimiser, waiting for the slowest worker"
-    )
-    network_gb: float = _assume(10.0, "{:.0f} GB/s", "rate at which gradients are summed over nodes")
-    start_seconds: float = _assume(
-        60.0, "{:.0f} s", "until an actor has loaded model and trie, once an evaluation"
-    )
-
-
-ASSUMED = Assumed()
+def adapter(shape: Shape) -> int:
+    """Weights of the project's default adapter."""
+    return shape.adapter(ModelConfig().lora_r, ModelConfig().lora_targets)
 
 
 @dataclass(frozen=True)
@@ -129,6 +44,7 @@ class Measured:
     """What the committed benchmarks say."""
 
     prompt_tokens: float
+    longest_prompt_tokens: int
     shared_tokens: float
     title_tokens: float
     ratio: dict[str, float]
@@ -149,13 +65,14 @@ class Measured:
         return trie["trie_mb"] * 1e6 / trie["nodes"]
 
     @property
-    def answer_tokens(self) -> float:
-        """A title and the end of the sequence."""
-        return self.title_tokens + 1
-
-    def window_tokens(self, micro_batch: int) -> float:
-        """Tokens of a training window that are computed: the prompts' common start once a micro-batch."""
-        return self.prompt_tokens - self.shared_tokens * (1 - 1 / micro_batch) + self.answer_tokens
+    def work(self) -> Work:
+        return Work(
+            prompt_tokens=self.prompt_tokens,
+            shared_tokens=self.shared_tokens,
+            answer_tokens=self.title_tokens + 1,
+            longest_prompt=self.longest_prompt_tokens,
+            decoding_over_prefill=self.ratio,
+        )
 
 
 def load(folder: Path = HERE / "results") -> Measured:
@@ -165,6 +82,7 @@ def load(folder: Path = HERE / "results") -> Measured:
     sizes = {int(titles): figures for titles, figures in catalogue["catalogues"].items()}
     return Measured(
         prompt_tokens=decoding["prompt_tokens"]["mean"],
+        longest_prompt_tokens=decoding["prompt_tokens"]["max"],
         shared_tokens=decoding["prompt_tokens"]["shared"],
         title_tokens=sizes[max(sizes)]["tokens_a_title"],
         ratio=decoding["times_the_prefill"],
@@ -176,35 +94,51 @@ def load(folder: Path = HERE / "results") -> Measured:
     )
 
 
-def training_flops(model: Model, measured: Measured, micro_batch: int = MICRO_BATCH) -> float:
-    """A window, forward and backward. Frozen weights need the gradient of their input and none of their own,
-    so the backward pass costs what the forward pass does, but for attention: four products for two."""
-    tokens, context = measured.window_tokens(micro_batch), measured.prompt_tokens / 2
-    once = model.forward(tokens, context) + model.head(measured.answer_tokens)
-    return 2 * once + model.attention(tokens, context)
-
-
-def decoding_flops(model: Model, measured: Measured, normalize: str) -> float:
-    """A user: the prompt's FLOPs times the measured ratio."""
-    return model.forward(measured.prompt_tokens, measured.prompt_tokens / 2) * measured.ratio[normalize]
+def facts(measured: Measured, folder: Path = HERE / "results") -> dict[str, Any]:
+    """The content of `bearray/planning/measured.json` (`bearray.planning.work.measured_facts`)."""
+    source = "efficiency-cpu-office.json"
+    training = json.loads((folder / source).read_text(encoding="utf-8"))["training"]
+    ratios = {row.label: row.cpu_ratio for row in training_rows(training)}
+    return {
+        "prompt_tokens": measured.prompt_tokens,
+        "longest_prompt_tokens": measured.longest_prompt_tokens,
+        "shared_tokens": measured.shared_tokens,
+        "title_tokens": measured.title_tokens,
+        "decoding_over_prefill": measured.ratio,
+        "objectives": {
+            label: {"ratio": round(r.value, 3), "low": round(r.low, 3), "high": round(r.high, 3)}
+            for label, r in ratios.items()
+            if r is not None
+        },
+        "from": {
+            "prompt_tokens": "decoding-cpu.json",
+            "title_tokens": "catalogue-cpu.json",
+            "decoding_over_prefill": "decoding-cpu.json",
+            "objectives": source,
+        },
+    }
 
 
 def epoch_seconds(
-    model: Model, measured: Measured, gpus: int, *, windows: int, batch: int, card: GPU = H100
+    shape: Shape, work: Work, gpus: int, *, windows: int, batch: int, card: Device = H100
 ) -> float:
-    """An epoch without its validation; a step's windows are shared out evenly."""
-    windows_a_gpu = ceil(min(batch, windows) / gpus)
-    flops = windows_a_gpu * training_flops(model, measured, min(MICRO_BATCH, windows_a_gpu))
-    compute = flops / (card.peak * ASSUMED.training_utilisation)
-    # A ring moves each float32 gradient twice.
-    network = 2 * 4 * model.adapter / (ASSUMED.network_gb * 1e9) if gpus > 1 else 0.0
-    return ceil(windows / batch) * (compute + network + ASSUMED.step_seconds)
+    """An epoch without its validation, at the project's defaults."""
+    steps = -(-windows // batch)
+    return steps * step_seconds(
+        shape,
+        work,
+        card,
+        windows=min(batch, windows),
+        workers=gpus,
+        micro_batch=MICRO_BATCH,
+        adapter=adapter(shape),
+    )
 
 
 def evaluation_seconds(
-    model: Model, measured: Measured, gpus: int, *, users: int, normalize: str, card: GPU = H100
+    shape: Shape, work: Work, gpus: int, *, users: int, normalize: str, card: Device = H100
 ) -> float:
-    """An evaluation: shards of users in turn on each GPU, after the start."""
-    shards = ceil(ceil(users / SHARD) / gpus)
-    each = decoding_flops(model, measured, normalize) / (card.peak * ASSUMED.decoding_utilisation)
-    return ASSUMED.start_seconds + shards * min(SHARD, users) * each
+    """An evaluation, at the project's defaults."""
+    return _evaluation_seconds(
+        shape, work, card, actors=gpus, users=users, normalize=normalize, shard_size=SHARD
+    )

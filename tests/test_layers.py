@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward simulation task vectors",
         "step",
         "extras",
-        "negatives recommend pruning trained",
+        "negatives recommend pruning trained planning",
         "serving",
         "training",
         "evaluation efficiency server doctor",

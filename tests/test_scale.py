@@ -1,4 +1,4 @@
-"""benchmarks/scale.py: docs/scale.md is what it makes, and its arithmetic is the models' own."""
+"""benchmarks/scale.py: docs/scale.md and the package's measured.json are what it makes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from bearray.config import DecodingConfig, EvaluationConfig, ModelConfig, TrainConfig
+from bearray.planning.costs import training_flops
+from bearray.planning.text import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks" / "scale.py"
@@ -39,8 +40,9 @@ def test_the_page_is_what_the_script_makes() -> None:
 
 
 def test_a_changed_page_is_noticed(tmp_path: Path) -> None:
-    for name in ("benchmarks/scale.py", "benchmarks/scale_costs.py", "docs/scale.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    files = ("docs/scale.md", "bearray/planning/measured.json")
+    for name in ("benchmarks/scale.py", "benchmarks/scale_costs.py", *files):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
 
@@ -48,12 +50,14 @@ def test_a_changed_page_is_noticed(tmp_path: Path) -> None:
         command = [sys.executable, str(tmp_path / "benchmarks" / "scale.py"), *options]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
-    page = tmp_path / "docs" / "scale.md"
     assert run("--check") == 0
-    page.write_text(page.read_text(encoding="utf-8").replace("days", "weeks"), encoding="utf-8")
-    assert run("--check") == 1
-    assert run() == 0 and run("--check") == 0
-    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    for name, old, new in zip(files, ("days", "0."), ("weeks", "1."), strict=True):
+        file = tmp_path / name
+        file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        assert run("--check") == 1
+        assert run() == 0
+        assert file.read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+    assert run("--check") == 0
 
 
 @pytest.mark.parametrize("change", ["drop", "rename"])
@@ -78,90 +82,36 @@ def test_new_measurements_change_the_tables(tmp_path: Path) -> None:
     assert changed == {"measured", "flops", "evaluation"}
 
 
-def llama(model: Any, **changes: Any) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        hidden_size=model.hidden,
-        intermediate_size=model.intermediate,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        vocab_size=model.vocabulary,
-        tie_word_embeddings=model.tied,
-        **changes,
-    )
-
-
-@pytest.mark.parametrize("model", costs.MODELS, ids=lambda model: model.name)
-def test_weights_are_those_of_transformers(model: Any) -> None:
-    import torch
-    from transformers import LlamaForCausalLM
-
-    with torch.device("meta"):
-        built = LlamaForCausalLM(llama(model))
-    sizes = {name: p.numel() for name, p in built.named_parameters()}
-    norms = sum(size for name, size in sizes.items() if "norm" in name)
-    assert sum(sizes.values()) - norms == model.weights
-    layers = sum(size for name, size in sizes.items() if ".layers." in name and "norm" not in name)
-    assert layers == model.body
-
-
-def test_the_adapter_and_the_work_of_a_pass_are_those_counted_on_a_small_model() -> None:
-    """LoRA's weights as PEFT makes them; FLOPs as PyTorch counts them, without causal savings."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch.utils.flop_counter import FlopCounterMode
-    from transformers import LlamaForCausalLM
-
-    small = costs.Model("small", 64, 96, 2, 4, 2, 16, 128, True)
-    model = LlamaForCausalLM(llama(small, attn_implementation="eager"))
-    ids = torch.zeros((1, 24), dtype=torch.long)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(ids)
-    assert counter.get_total_flops() == small.forward(24, 24) + small.head(24)
-    adapted = get_peft_model(
-        model, LoraConfig(r=costs.LORA_RANK, target_modules=list(ModelConfig().lora_targets))
-    )
-    assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == small.adapter
-
-
-def test_defaults_are_the_projects() -> None:
-    assert (TrainConfig().batch_size, TrainConfig().micro_batch_size) == (costs.BATCH, costs.MICRO_BATCH)
-    assert ModelConfig().lora_r == costs.LORA_RANK
-    assert (EvaluationConfig().shard_size, DecodingConfig().beam_width) == (costs.SHARD, costs.BEAMS)
-
-
 MODEL = costs.MODELS[0]
 
 
 def test_an_epoch_by_hand() -> None:
     """1,000 windows in batches of 100 on four cards: 10 steps of 25 windows each."""
-    step = 25 * costs.training_flops(MODEL, MEASURED) / (costs.H100.peak * 0.40)
-    gradients = 2 * 4 * MODEL.adapter / 10e9
-    seconds = costs.epoch_seconds(MODEL, MEASURED, 4, windows=1_000, batch=100)
+    work = MEASURED.work
+    step = 25 * training_flops(MODEL, work, costs.MICRO_BATCH) / (costs.H100.peak * 0.40)
+    gradients = 2 * 4 * costs.adapter(MODEL) / 10e9
+    seconds = costs.epoch_seconds(MODEL, work, 4, windows=1_000, batch=100)
     assert seconds == pytest.approx(10 * (step + gradients + 0.05), rel=1e-12)
-    alone = costs.epoch_seconds(MODEL, MEASURED, 1, windows=1_000, batch=100)
+    alone = costs.epoch_seconds(MODEL, work, 1, windows=1_000, batch=100)
     assert alone == pytest.approx(10 * (4 * step + 0.05), rel=1e-12)
 
 
 def test_an_evaluation_by_hand() -> None:
     user = MEASURED.ratio["full"] * MODEL.forward(MEASURED.prompt_tokens, MEASURED.prompt_tokens / 2)
-    seconds = costs.evaluation_seconds(MODEL, MEASURED, 8, users=5_000, normalize="full")
+    seconds = costs.evaluation_seconds(MODEL, MEASURED.work, 8, users=5_000, normalize="full")
     assert seconds == pytest.approx(60 + 3 * 256 * user / (costs.H100.peak * 0.25), rel=1e-12)
 
 
 def test_gpus_beyond_the_shards_do_not_help() -> None:
     def seconds(gpus: int) -> float:
-        return float(costs.evaluation_seconds(MODEL, MEASURED, gpus, users=5_000, normalize="trie"))
+        return float(costs.evaluation_seconds(MODEL, MEASURED.work, gpus, users=5_000, normalize="trie"))
 
     assert seconds(1) > seconds(8) > seconds(20) == seconds(64)
 
 
 def test_the_start_of_the_prompts_is_computed_once_a_micro_batch() -> None:
-    m = replace(MEASURED, prompt_tokens=100.0, shared_tokens=40.0, title_tokens=9.0)
-    assert m.window_tokens(1) == 110 and m.window_tokens(4) == 80
+    work = replace(MEASURED, prompt_tokens=100.0, shared_tokens=40.0, title_tokens=9.0).work
+    assert work.window_tokens(1) == 110 and work.window_tokens(4) == 80
 
 
 @pytest.mark.parametrize(
@@ -176,4 +126,4 @@ def test_the_start_of_the_prompts_is_computed_once_a_micro_batch() -> None:
     ],
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
-    assert scale.duration(seconds) == text
+    assert duration(seconds) == text

@@ -11,8 +11,16 @@ PRESETS = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
     "llama-3.2-3b": "meta-llama/Llama-3.2-3B",
     "llama-3-8b": "meta-llama/Meta-Llama-3-8B",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B",
+    "qwen2.5-3b": "Qwen/Qwen2.5-3B",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B-Base",
+    "qwen3-4b": "Qwen/Qwen3-4B-Base",
+    "qwen3-8b": "Qwen/Qwen3-8B-Base",
 }
-"""Short names of the paper's base models (Table 4) and their ids on the Hugging Face hub."""
+"""Short names of base models and their ids on the Hugging Face hub: the paper's Llamas (Table 4), and Qwen models
+of like size, none of them tuned to follow instructions. `bearray.planning.shapes` knows their sizes."""
 
 LOCAL_PREFIX = "local:"
 STAND_IN_CARD = "bearray-base.json"

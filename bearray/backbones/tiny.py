@@ -100,7 +100,7 @@ def build_base_model(
         ModelError: an unknown size.
         StorageError: the cache or `out` cannot be written, or `out` holds something else.
     """
-    shape = _size(size)
+    shape = base_size(size)
     if steps is not None:
         if steps < 1:
             raise ModelError(f"steps is {steps}; it must be at least 1")
@@ -132,7 +132,7 @@ def default_cache_dir() -> Path:
     return Path(configured) if configured else Path.home() / ".cache" / "bearray" / "base-models"
 
 
-def _size(size: str | BaseSize) -> BaseSize:
+def base_size(size: str | BaseSize) -> BaseSize:
     if isinstance(size, BaseSize):
         return size
     if size not in SIZES:
