@@ -26,7 +26,6 @@ from bearray.config import (
 from bearray.data import Dataset, open_dataset
 from bearray.errors import DataError, MissingFileError, ResumeError
 from bearray.runs import ADAPTER, CHECKPOINTS, SOFT, Storage, fetch_folder
-from bearray.vectors import attach_new, attach_saved
 
 CONFIG, RESULT = "config.json", "result.json"
 _NEVER_HOLDS_RUNS = (CHECKPOINTS, "optuna", "predictions", "report", "tune")
@@ -142,6 +141,11 @@ def load_trained(
         ModelError: a base model or adapter that cannot be used.
         MissingFileError: no such checkpoint.
     """
+    from bearray.vectors import (  # here: who only reads runs needs no model's libraries
+        attach_new,
+        attach_saved,
+    )
+
     model: Any = load_model(config.base, dtype=config.dtype, device=device)
     soft = config.backbone != "bigrec"
     if soft and backbone is None:

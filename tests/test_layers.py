@@ -137,6 +137,14 @@ def test_nothing_below_training_imports_ray_or_deepspeed() -> None:
             assert not foreign & {"ray", "deepspeed"}, f"{module} imports ray or deepspeed"
 
 
+def test_a_trial_is_driven_without_a_models_libraries() -> None:
+    """Each trial has two processes that only drive it; loading what the workers need would take them seconds."""
+    heavy = ("transformers", "peft", "deepspeed", "accelerate", "scipy")
+    code = f"import sys, bearray.tuning.search; print(*sorted(set({heavy!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_the_command_line_starts_without_heavy_imports() -> None:
     code = f"import sys, bearray.cli; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from typing import Any
 from bearray.config import from_dict
 from bearray.errors import BearrayError, DataError, MissingFileError
 from bearray.runs import Storage
-from bearray.training.worker import METRICS
+from bearray.training.written import METRICS
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.sweep import SWEEP
 from bearray.tuning.trial import CONFIG, RESULT

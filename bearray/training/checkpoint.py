@@ -7,9 +7,7 @@ state.json names all files with their sizes and checksums, so that a damaged one
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -22,21 +20,15 @@ from bearray.backbones.soft import soft_embedding
 from bearray.errors import ModelError, ResumeError
 from bearray.negatives import KeptAnswers
 from bearray.objectives import Objective
-from bearray.plain import Number, check_shape, parse_json
-from bearray.runs import ADAPTER, SOFT, inside
+from bearray.runs import ADAPTER, SOFT
 from bearray.training.engine import Engine, fresh_adam_state, trainable
+from bearray.training.state_file import STATE, describe_files, read_state
 from bearray.vectors import load_soft, save_soft
 
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
 ANSWERS = "answers.safetensors"
 """Answers that were made once and are not used up; only where there are such."""
-STATE = "state.json"
-_SHAPE = {
-    "epoch!": Number(whole=True, low=0),
-    "objective!": {"*": Number()},
-    "files": {"*": {"bytes!": Number(whole=True, low=0), "crc32!": Number(whole=True, low=0)}},
-}
 
 
 def save_checkpoint(
@@ -70,7 +62,7 @@ def save_checkpoint(
         save_file({name: value.contiguous() for name, value in optimizer.items()}, folder / OPTIMIZER)
         if answers is not None:
             save_file(answers.tensors(), folder / ANSWERS)
-        state = {"epoch": epoch, "objective": objective.state_dict(), "files": _describe(folder)}
+        state = {"epoch": epoch, "objective": objective.state_dict(), "files": describe_files(folder)}
         (folder / STATE).write_text(json.dumps(state, indent=2) + "\n")
 
 
@@ -110,47 +102,6 @@ def restore_checkpoint(folder: Path, model: nn.Module, engine: Engine, objective
     except (KeyError, ValueError) as error:
         raise ResumeError(f"checkpoint {folder} does not fit this run: {STATE}: {error!r}") from error
     return int(state["epoch"])
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """state.json of a checkpoint whose files are all as it says they were written.
-
-    Returns:
-        {"epoch": finished epochs, "objective": its numbers, "files": {name: {"bytes", "crc32"}}, the last not
-        in checkpoints of earlier versions}.
-
-    Raises:
-        OSError, ValueError: a file is missing, cut off or changed; the message names it.
-    """
-    try:
-        state: dict[str, Any] = parse_json((folder / STATE).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{STATE} is not valid JSON: {error}") from error
-    check_shape(state, _SHAPE, STATE)
-    for name, told in state.get("files", {}).items():
-        path = folder / inside(name)
-        if not path.is_file():
-            raise FileNotFoundError(f"{name} is missing")
-        size = path.stat().st_size
-        if size != told["bytes"]:
-            raise ValueError(f"{name} has {size} bytes instead of {told['bytes']}")
-        if _crc32(path) != told["crc32"]:
-            raise ValueError(f"{name} is damaged: its checksum is another than when it was written")
-    return state
-
-
-def _describe(folder: Path) -> dict[str, dict[str, int]]:
-    """Size and checksum of all files in a folder, by their relative names."""
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and f != folder / STATE)
-    return {f.relative_to(folder).as_posix(): {"bytes": f.stat().st_size, "crc32": _crc32(f)} for f in files}
-
-
-def _crc32(path: Path) -> int:
-    found = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found
 
 
 def _check_moments(state: dict[str, torch.Tensor], engine: Engine) -> None:

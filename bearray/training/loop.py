@@ -31,7 +31,8 @@ from bearray.recommend import DecoderInputs
 from bearray.step import TrainStep
 from bearray.task import Task
 from bearray.training.checkpoint import load_answers, restore_checkpoint, save_checkpoint
-from bearray.training.divergence import DivergedError, What, examine, report_of
+from bearray.training.diverged import DivergedError, What
+from bearray.training.divergence import examine, report_of
 from bearray.training.engine import make_engine
 from bearray.training.start import new_model
 from bearray.training.sums import StepSums, summed

@@ -18,9 +18,9 @@ import ray
 
 from bearray.errors import DataError, MissingFileError
 from bearray.runs import CHECKPOINTS, Storage, fetch_folder
-from bearray.training.checkpoint import read_state
 from bearray.training.events import tell
-from bearray.training.worker import METRICS, SCORE, epoch_report
+from bearray.training.state_file import read_state
+from bearray.training.written import METRICS, SCORE, epoch_report
 
 RECORD = "checkpoint_manager_snapshot.json"
 """Ray Train's record of a run's checkpoints."""

@@ -12,14 +12,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from bearray.config import RunConfig, to_dict
 from bearray.runs import CHECKPOINTS, Storage
-from bearray.training.divergence import REPORT, DivergedError
+from bearray.training.diverged import REPORT, DivergedError
 from bearray.training.events import events
 from bearray.training.failures import HUNG, FailureLog, in_plain_words
 from bearray.training.recovery import recover
 from bearray.training.resources import scaling_config, uses_gpu
 from bearray.training.startup import StartLimit
 from bearray.training.timeouts import collective_timeout, health_checks
-from bearray.training.worker import DIVERGED, METRICS, SCORE, train_loop
+from bearray.training.written import DIVERGED, METRICS, SCORE
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,14 @@ class Trained:
     valid_seconds: float
     events: tuple[str, ...] = ()
     """What has befallen it, in plain words: workers that were lost or hung, damaged checkpoints."""
+
+
+def train_loop(settings: dict[str, Any]) -> None:
+    """`bearray.training.worker.train_loop`, imported where it runs: who starts a training needs no model's
+    libraries, which take seconds to load."""
+    from bearray.training import worker
+
+    worker.train_loop(settings)
 
 
 def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> Trained:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,13 @@ from bearray.forward import causal_lm
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage
 from bearray.task import load_task
-from bearray.training.divergence import REPORT, DivergedError, write_report
+from bearray.training.diverged import REPORT, DivergedError, write_report
 from bearray.training.failures import note_hang
 from bearray.training.loop import Loop
 from bearray.training.watchdog import Watchdog
+from bearray.training.written import DIVERGED, METRICS, epoch_report
 
-METRICS = "metrics.jsonl"
-DIVERGED = "diverged"
-"""Folder of a run whose loss has become NaN: a checkpoint of the state before it, and diverged.json."""
 FLUSH_SECONDS = 3.0
-SCORE = "valid_ndcg@10"
 
 
 class MetricsLog:
@@ -49,14 +45,6 @@ class MetricsLog:
     def flush(self) -> None:
         self.storage.write_lines(METRICS, self.rows)
         self._written = time.monotonic()
-
-
-def epoch_report(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What Ray Train is told of an epoch and keeps with its checkpoint, from its row of metrics.jsonl.
-
-    An epoch without validation scores -1: it can be continued from, and never be the best one.
-    """
-    return {SCORE: -1.0} | {name: value for name, value in row.items() if name != "kind"}
 
 
 def train_loop(settings: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from ray.tune.result import TIMESTEPS_TOTAL
 from bearray.config import override
 from bearray.runs import Storage
 from bearray.training.resources import uses_gpu
-from bearray.training.worker import SCORE
+from bearray.training.written import SCORE
 from bearray.tuning.cluster import DRIVER_CPUS, START_TIMEOUT, concurrent_trials
 from bearray.tuning.config import AXES, SearchConfig
 from bearray.tuning.plans import trial_plan

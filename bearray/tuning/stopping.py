@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from bearray.runs import Storage
-from bearray.training.worker import METRICS, SCORE
+from bearray.training.written import METRICS, SCORE
 from bearray.tuning.config import SearchConfig
 from bearray.tuning.plans import trial_plan
 from bearray.tuning.trial import RESULT, STOPPED, ended

@@ -13,7 +13,7 @@ from rich.console import Console
 from bearray.errors import BearrayError
 from bearray.runs import Storage
 from bearray.training.events import events
-from bearray.training.worker import METRICS
+from bearray.training.written import METRICS
 from bearray.tuning.waiting import Waiting
 
 CONFIG = "config.json"

@@ -12,7 +12,7 @@ import torch
 
 from bearray.batching import plan_epoch
 from bearray.training.checkpoint import load_file
-from bearray.training.divergence import DivergedError, describe, write_report
+from bearray.training.diverged import DivergedError, describe, write_report
 from bearray.training.loop import Loop
 from tests.training.workers import POISONED, Job, Outcome, run_job, run_jobs
 

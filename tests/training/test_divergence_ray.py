@@ -10,7 +10,7 @@ import torch
 from ray.util.state import list_actors
 
 from bearray.runs import Storage
-from bearray.training.divergence import DivergedError
+from bearray.training.diverged import DivergedError
 from bearray.training.loop import Loop
 from bearray.training.trainer import train
 from bearray.tuning.trial import RunPlan, execute, finished

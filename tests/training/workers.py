@@ -18,7 +18,7 @@ import torch.multiprocessing
 from bearray.config import RunConfig, from_dict, override, to_dict
 from bearray.task import load_task
 from bearray.training.checkpoint import load_file, save_checkpoint
-from bearray.training.divergence import DivergedError
+from bearray.training.diverged import DivergedError
 from bearray.training.loop import Loop
 
 POISONED = "layers.1.self_attn.v_proj.lora_B.default.weight"

@@ -23,7 +23,7 @@ from bearray.config import RunConfig, override
 from bearray.runs import Storage
 from bearray.training.capacity import NODE_TYPES, cluster_capacity
 from bearray.training.resources import scaling_config, uses_gpu
-from bearray.training.worker import SCORE
+from bearray.training.written import SCORE
 from bearray.tuning.cluster import START_TIMEOUT, concurrent_trials, connect
 from bearray.tuning.config import SearchConfig
 from bearray.tuning.search import run_search

@@ -18,7 +18,7 @@ from bearray.config import override
 from bearray.errors import ConfigError
 from bearray.report.collect import collect
 from bearray.runs import Storage
-from bearray.training.worker import SCORE
+from bearray.training.written import SCORE
 from bearray.tuning.config import SearchConfig, SweepConfig, scaled
 from bearray.tuning.plans import trial_plan
 from bearray.tuning.stages import choose
