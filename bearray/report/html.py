@@ -62,13 +62,8 @@ def page(
     efficiency: Efficiency | None = None,
 ) -> str:
     """The whole page. All names come from files that others wrote, so the template escapes every value."""
-    from markupsafe import Markup
-
-    def panels(figure: Figure) -> list[Markup]:
-        return [Markup(svg) for svg in inline(figure)]
-
     environment, style = environment_of(TEMPLATES)
-    environment.globals |= {"panels": panels, "mark": mark, "setting": setting_text, "seconds": seconds}
+    environment.globals |= {"mark": mark, "setting": setting_text, "seconds": seconds}
     environment.globals |= {
         "axis_words": axis_words,
         "metric_words": metric_words,
@@ -108,21 +103,35 @@ def page(
     )
 
 
-def environment_of(templates: Sequence[str]) -> tuple[Environment, Markup]:
-    """Templates of this package, every value of which is escaped, and the style sheet of all pages."""
+def environment_of(
+    templates: Sequence[str], *, own: Mapping[str, str] | None = None
+) -> tuple[Environment, Markup]:
+    """Templates, every value of which is escaped, and the style sheet of all pages.
+
+    Args:
+        templates: files of this package. own: others by name.
+    """
     from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
     here = files("bearray.report")
+    texts = {name: here.joinpath(name).read_text(encoding="utf-8") for name in templates}
     environment = Environment(
-        loader=DictLoader({n: here.joinpath(n).read_text(encoding="utf-8") for n in templates}),
+        loader=DictLoader({**texts, **(own or {})}),
         autoescape=True,
         finalize=_seen,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["panels"] = _panels
     return environment, Markup(_style(here.joinpath("style.css.j2").read_text(encoding="utf-8")))
+
+
+def _panels(figure: Figure) -> list[Markup]:
+    from markupsafe import Markup
+
+    return [Markup(svg) for svg in inline(figure)]
 
 
 def _style(text: str) -> str:

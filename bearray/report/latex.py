@@ -40,19 +40,27 @@ def tex(text: str) -> str:
 
 
 def text_table(
-    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, columns: Literal["l", "r"]
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    columns: Literal["l", "r"],
+    spans: Sequence[tuple[str, int]] = (),
 ) -> list[str]:
     """The lines of a table environment whose caption and cells are all text, escaped here.
 
     Args:
         columns: alignment of all columns but the first, which is on the left.
+        spans: names above the header, each over a number of columns.
     """
+    above = [rf"\multicolumn{{{width}}}{{c}}{{{tex(name)}}}" for name, width in spans]
     return [
         r"\begin{table}[t]",
         r"\centering\scriptsize",
         rf"\caption{{{tex(caption)}}}",
         rf"\begin{{tabular}}{{l{columns * (len(header) - 1)}}}",
         r"\toprule",
+        *([" & ".join(above) + r" \\"] if above else []),
         " & ".join(map(tex, header)) + r" \\",
         r"\midrule",
         *(" & ".join(map(tex, row)) + r" \\" for row in rows),

@@ -1,4 +1,5 @@
-"""The numbers of the BEAR paper (Tables 2, 3 and 4), beside ours only where data set and base model match."""
+"""The numbers of the BEAR paper: its tables and what its text says; and Tables 2, 3 and 4 beside ours only
+where data set and base model match."""
 
 from __future__ import annotations
 
@@ -22,7 +23,12 @@ _BASES = {
 
 @cache
 def published() -> dict[str, Any]:
-    """published.json: all cells of Tables 2, 3 and 4 as whole multiples of `unit` (0.0001)."""
+    """published.json, by what it holds:
+
+    tables: Tables 2, 3 and 4, cells as whole multiples of `unit` (0.0001); sample: Table 5, in the same unit;
+    data: Table 1 and, from the authors' data, windows and titles (Toy's training windows follow from the
+    8:1:1 cut); test_cases: of which the hit ratios are counts; text: what the text says beside the tables.
+    """
     text = files("bearray.report").joinpath("published.json").read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
     return data

@@ -1,0 +1,68 @@
+"""Figures 5 and 9: time per epoch against NDCG@10."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bearray.paper.measured import UNTIMED, Costs, costs_of
+from bearray.paper.methods import MAIN
+from bearray.paper.parts import Part, needs_of, sample_parts
+from bearray.paper.plate import Plate, mains
+from bearray.paper.read import Material
+from bearray.paper.sheets import NAMES
+from bearray.report.efficiency_figures import efficiency_figures
+from bearray.report.figures import Figure
+
+
+def figure_5(material: Material) -> Plate:
+    return _cost_plate(material, 5, sample_parts(material.config))
+
+
+def figure_9(material: Material) -> Plate:
+    return _cost_plate(material, 9, mains(material.config))
+
+
+def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate:
+    rows, missing, notes, figures, runs = [], [], [], [], []
+    wanted = needs_of(material.config, "figure", number).timing
+    for i, part in enumerate(parts, 1):
+        costs = costs_of(material, part)
+        if costs is None or not costs.methods:
+            missing.append(f"{part.data_name}: {UNTIMED}")
+            continue
+        order = {name: place for place, name in enumerate(NAMES)}
+        for cost in sorted(costs.methods, key=lambda c: order.get(c.method, 99)):
+            epoch, ratio, point = cost.timed.epoch_seconds, cost.timed.ratio, cost.point
+            times = (epoch.value, epoch.low, epoch.high) if epoch else (None,) * 3
+            against = (ratio.value, ratio.low, ratio.high) if ratio else (None,) * 3
+            quality = (point.ndcg, point.low, point.high) if point else (None,) * 3
+            rows.append((part.data_name, NAMES.get(cost.method, cost.method), *times, *against, *quality))
+            if point is None:
+                why = material.method(part, cost.method).lacks(MAIN)
+                why = "timed with other settings than it was trained with" if "decoded" in why else why
+                missing.append(f"{part.data_name} {NAMES.get(cost.method, cost.method)}: NDCG@10: {why}")
+        timed = {cost.method for cost in costs.methods}
+        lacking = sorted(set(wanted.get(part, ())) - timed)
+        missing += [f"{part.data_name} {NAMES.get(name, name)}: {UNTIMED}" for name in lacking]
+        figures.append(_cost_figure(costs, number, i, part))
+        notes += [f"{part.data_name}: {line}" for line in (*costs.found.facts, *costs.found.notes)]
+        runs += [run for c in costs.methods for run in material.method(part, c.method).tested[:1]]
+    header = "data set,method,s per epoch,low,high,times SFT,low,high,NDCG@10,low,high"
+    return Plate(
+        number=number,
+        header=tuple(header.split(",")),
+        rows=tuple(rows),
+        figures=tuple(figures),
+        missing=tuple(missing),
+        notes=tuple(notes),
+        runs=tuple(runs),
+    )
+
+
+def _cost_figure(costs: Costs, number: int, place: int, part: Part) -> Figure:
+    """Time per epoch against NDCG@10, or the times alone where nothing was tested."""
+    figure = efficiency_figures(costs.found)[0]
+    caption = re.sub(r"; the paper's Figures 5 and 9", "", figure.caption)
+    return replace(figure, name=f"figure{number}-{place}", caption=f"{part.data_name}. {caption}")
