@@ -14,9 +14,9 @@ _CPU_BYTES = 2 * 2**30
 """Memory that a batch may take on CPU."""
 _CPU_USERS = 32
 """Larger batches leave the caches of a CPU and gain nothing (benchmarks/decoding.py)."""
-_GPU_USERS = 256
+GPU_USERS = 256
 """Some 40,000 prompt tokens keep any GPU busy."""
-_GPU_SHARE = 0.8
+GPU_SHARE = 0.8
 """Of the memory that is free; the rest is for what the estimate leaves out."""
 
 
@@ -30,6 +30,17 @@ def users_that_fit(config: Any, device: torch.device, element: int, prompt: int,
         prompt: tokens of the longest prompt.
         answers: answer tokens that a user may need computed, at most.
     """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        room, most = GPU_SHARE * (free + cached), GPU_USERS
+    else:
+        room, most = float(_CPU_BYTES), _CPU_USERS
+    return max(1, min(most, int(room // user_bytes(config, element, prompt, answers))))
+
+
+def user_bytes(config: Any, element: int, prompt: int, answers: int) -> int:
+    """What a user takes in a batch, on the safe side; arguments as of `users_that_fit`."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, heads = text.hidden_size, text.num_attention_heads
     head = getattr(text, "head_dim", None) or hidden // heads
@@ -39,13 +50,7 @@ def users_that_fit(config: Any, device: torch.device, element: int, prompt: int,
     # One layer at work on the prompt: residuals, queries, the wide products and what is made of them.
     layer = prompt * (6 * hidden + 4 * wide) * element
     mask = (prompt + answers) * max(answers, 64) * 8
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        room, most = _GPU_SHARE * (free + cached), _GPU_USERS
-    else:
-        room, most = float(_CPU_BYTES), _CPU_USERS
-    return max(1, min(most, int(room // (keys + layer + mask))))
+    return int(keys + layer + mask)
 
 
 def in_batches(

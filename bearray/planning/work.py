@@ -44,6 +44,8 @@ class Work:
     longest_answer: int = 32
     choices: int = 1_500
     """First tokens that a title may have: the widest node of the trie."""
+    titles: int = 6_000
+    """Of the catalogue."""
     decoding_over_prefill: Mapping[str, float] = field(
         default_factory=lambda: dict(measured_facts()["decoding_over_prefill"])
     )
@@ -52,7 +54,7 @@ class Work:
     """Where the numbers of tokens are from."""
 
     def __post_init__(self) -> None:
-        for name in ("train_windows", "valid_windows", "test_windows", "choices"):
+        for name in ("train_windows", "valid_windows", "test_windows", "choices", "titles"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.prompt_tokens <= self.longest_prompt:

@@ -180,7 +180,12 @@ class DeepSpeedEngine:
             "train_micro_batch_size_per_gpu": config.micro_batch_size,
             "gradient_accumulation_steps": rounds,
             "gradient_clipping": config.max_grad_norm,
-            "zero_optimization": {"stage": config.zero_stage},
+            "zero_optimization": {
+                "stage": config.zero_stage,
+                # Gradients are gathered in a buffer of this many numbers. By default it has 500 million, 2 GB,
+                # a hundred times an adapter.
+                "reduce_bucket_size": max(1, sum(p.numel() for p in self.parameters.values())),
+            },
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
         }
