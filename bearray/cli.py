@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bearray.commands.baseline:llm_cf",
         "the same with LLM-CF, which reads an LLM's chains of thought",
     ),
+    "plan": ("bearray.commands.plan:plan", "what fits on given GPUs, and what a sweep will cost"),
     "sweep": ("bearray.commands.sweep:sweep", "search lambda and xi on a data set of your own, test, report"),
     "jobs status": ("bearray.commands.jobs:status", "how far a sweep on a cluster is, and what it waits for"),
     "jobs logs": ("bearray.commands.jobs:logs", "follow a job's log through lost connections"),
@@ -45,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "leaderboard": ("bearray.commands.leaderboard:leaderboard", "all runs of all storages in one table"),
     "compare": ("bearray.commands.compare:compare", "compare runs: paired differences, where, for whom"),
     "pruning": ("bearray.commands.pruning:pruning", "measure what beam search loses on trained runs"),
+    "paper": ("bearray.commands.paper:paper", "every table and figure of the BEAR paper, ours beside it"),
     "bench objectives": (
         "bearray.commands.bench:objectives",
         "time objectives and decoders in interleaved rounds",
@@ -62,8 +64,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> (module:function, one line of help). A function is imported when it is called."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Begin": ("doctor", "data", "base-model"),
-    "Train and test": ("sweep", "baseline", "bench"),
+    "Begin": ("doctor", "data", "base-model", "plan"),
+    "Train and test": ("sweep", "baseline", "paper", "bench"),
     "On a cluster": ("jobs",),
     "Look at results": ("dashboard", "report", "leaderboard", "compare", "pruning"),
     "Use a trained model": ("recommend", "export", "serve"),
@@ -145,7 +147,7 @@ def _unknown(arguments: Sequence[str]) -> int:
 def _call(name: str, arguments: list[str]) -> int:
     module, _, function = COMMANDS[name][0].partition(":")
     target: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    if name in ("sweep", "bench objectives"):  # build their own command lines, shared with sweeps/*.py
+    if name in ("sweep", "paper", "bench objectives"):  # build their own, shared with sweeps/*.py
         return int(target(arguments))
     from bearray.commands.explain import call
 

@@ -149,6 +149,7 @@ class PaperConfig:
         small: dict[str, Any] = {**changes, "train.cpus_per_worker": 0.9}
         if smoke:
             small |= {"train.epochs": 2, "data.train_windows": 64, "data.valid_windows": 24}
+            small |= {"evaluation.actors": 1}  # of so few windows a second one would only start
         return replace(
             self,
             scale=scale,

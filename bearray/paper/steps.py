@@ -237,7 +237,8 @@ def _baseline(config: PaperConfig, name: str, method: str) -> Step:
             teacher = None
             if entry.llm == "teacher":
                 teacher = _trained(config, part, "sft", config.seeds[0]).folder.root
-            llm = LanguageModelConfig(base_model=part_base(config, part), teacher=teacher)
+            actors = config.run.evaluation.actors
+            llm = LanguageModelConfig(base_model=part_base(config, part), teacher=teacher, actors=actors)
             train_and_test(method, settings(seed), data, place(seed), llm=llm, connect=connect)
 
     return Step(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from bearray.efficiency.config import EfficiencyConfig
 from bearray.errors import BearrayError
 from bearray.runs import OUT_OF_ORDER, cause_of
 from bearray.tuning.config import CPU, SMOKE, Scale, SweepConfig, scaled
 from bearray.tuning.interrupt import EXIT_CODE, interruptible
 
-C = TypeVar("C", SweepConfig, EfficiencyConfig)
+C = TypeVar("C")
 
 Recipe = Callable[[], SweepConfig]
 Scaling = Callable[[C, Scale], C]
@@ -92,7 +91,7 @@ def parse(
     prog: str | None = None,
     at_scale: Scaling[C] | None = None,
 ) -> C:
-    """The sweep (or benchmark) that a command line asks for.
+    """The sweep (benchmark, or paper) that a command line asks for.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -117,7 +116,7 @@ def parse(
     )
 
 
-def _at_scale(default: C, scale: Scale) -> C:
+def _at_scale(default: Any, scale: Scale) -> Any:
     if isinstance(default, SweepConfig):
         return scaled(default, scale)
     return default.at_scale(scale, SMOKE if scale == "smoke" else CPU)

@@ -1,0 +1,30 @@
+"""The command line of `bearray paper` and sweeps/paper.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from bearray.paper.config import PaperConfig, defaults, scaled
+from bearray.tuning.main import exit_code, parse
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What `sweeps/paper.py` does; exits as `run` returns."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
+    """Parse and work; the exit code.
+
+    Args:
+        arguments: the command line. prog: what --help calls the program.
+    """
+
+    def work() -> None:
+        config: PaperConfig = parse(defaults, arguments, prog=prog, at_scale=scaled)
+        from bearray.paper.run import run_paper  # ray only once the arguments are known to be right
+
+        run_paper(config)
+
+    return exit_code(work)

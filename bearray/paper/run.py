@@ -1,0 +1,95 @@
+"""Everything that is missing, one step after the other, and the document."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bearray.config import from_dict
+from bearray.errors import BearrayError, BusyError, ConfigError, MissingFileError, StorageError
+from bearray.lock import held
+from bearray.paper.config import PaperConfig
+from bearray.paper.cost import costs, lines
+from bearray.paper.data import RECORD, prepare_data, write_record
+from bearray.paper.document import write_document
+from bearray.paper.parts import needs
+from bearray.paper.steps import Step, steps
+from bearray.runs import Storage
+from bearray.tuning.watch import say
+
+
+def run_paper(config: PaperConfig) -> Path:
+    """Say what is missing and what it costs, run it, write the document; the same call again continues.
+
+    A step that fails stops only what builds on it; the document shows what is there, the error comes last.
+
+    Returns:
+        Path of the document.
+
+    Raises:
+        BearrayError: a setting or the data cannot work, found before anything is run; or steps have failed.
+        BusyError: another process is at work on the storage.
+        StorageError: the storage has become full or read-only; nothing more is tried.
+    """
+    if "://" in config.storage:
+        raise ConfigError(
+            f"storage is {config.storage}; the document needs a folder: mount it, or use a shared disk"
+        )
+    if config.document_only:
+        return write_document(_recorded(config))
+    storage = Storage(config.storage)
+    storage.check_writable()
+    with held(storage, "paper"):
+        datasets = prepare_data(config)
+        todo = list(steps(config, needs(config)))
+        for line in lines(costs(config, todo, datasets), config):
+            say(line)
+        if config.dry_run:
+            return Path(storage.root)
+        write_record(config, datasets)
+        failed = _work(config, todo, storage)
+        document = write_document(config)
+    say(f"document: [bold]{document}[/bold]")
+    if failed:
+        raise BearrayError(f"these steps failed: {'; '.join(failed)}; run the same command again to continue")
+    return document
+
+
+def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[str]:
+    """Do the steps; what failed, and why."""
+    began, failed = time.monotonic(), []
+    for i, step in enumerate(todo, 1):
+        what = f"{step.part.folder}: {step.title}"
+        if step.done() >= step.runs:
+            say(f"[dim]step {i} of {len(todo)}[/dim] {what}: already done")
+            continue
+        minutes = (time.monotonic() - began) / 60
+        say(f"[bold]step {i} of {len(todo)}[/bold] {what} ({minutes:.0f} minutes so far)")
+        try:
+            step.do()
+        except (BusyError, StorageError):
+            raise
+        except BearrayError as error:
+            failed.append(f"{what}: {error}")
+            say(f"[red]{what} failed:[/red] {error}")
+        write_document(config)  # an overnight run can be looked at while it goes on
+    return failed
+
+
+def _recorded(config: PaperConfig) -> PaperConfig:
+    """What was asked for last on the storage, with the tables and figures that are asked for now.
+
+    Raises:
+        MissingFileError: nothing was run there.
+    """
+    storage = Storage(config.storage)
+    if not storage.exists(RECORD):
+        raise MissingFileError(
+            f"{storage.root} has no {RECORD}; give the --storage of an earlier call, or no --document-only"
+        )
+    before = from_dict(PaperConfig, storage.read_json(RECORD)["config"])
+    asked = bool(config.table or config.figure)
+    chosen = (config.table, config.figure) if asked else (before.table, before.figure)
+    return replace(before, storage=config.storage, table=chosen[0], figure=chosen[1], document_only=True)

@@ -1,0 +1,137 @@
+"""The order of work, what a failure stops, and what comes back at the end; steps here are plain functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearray.config import to_dict
+from bearray.data import open_dataset
+from bearray.errors import BearrayError, ConfigError, MissingFileError, StorageError
+from bearray.paper import run as paper_run
+from bearray.paper.config import PaperConfig, defaults, scaled
+from bearray.paper.cost import costs
+from bearray.paper.parts import Part, needs
+from bearray.paper.run import run_paper
+from bearray.paper.steps import Step, steps
+
+PART = Part("demo", "bigrec", "local:tiny")
+
+
+class Work:
+    """A step that takes note of being done."""
+
+    def __init__(self, name: str, error: Exception | None = None, *, done: bool = False) -> None:
+        self.name, self.error, self.calls, self.there = name, error, 0, done
+
+    def do(self) -> None:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        self.there = True
+
+    def step(self) -> Step:
+        return Step(title=self.name, part=PART, runs=1, done=lambda: int(self.there), do=self.do)
+
+
+@pytest.fixture
+def smoke(tmp_path: Path) -> PaperConfig:
+    return replace(scaled(defaults(), "smoke"), storage=str(tmp_path / "paper"))
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, smoke: PaperConfig, demo_dir: Path
+) -> Callable[..., tuple[list[Path], Path | BearrayError]]:
+    def call(*work: Work, **changes: Any) -> tuple[list[Path], Path | BearrayError]:
+        written: list[Path] = []
+
+        def write(config: PaperConfig) -> Path:
+            written.append(Path(config.storage) / "paper" / "index.html")
+            return written[-1]
+
+        monkeypatch.setattr(paper_run, "steps", lambda config, wanted: [w.step() for w in work])
+        monkeypatch.setattr(paper_run, "prepare_data", lambda config: {"demo": open_dataset(demo_dir)})
+        monkeypatch.setattr(paper_run, "write_document", write)
+        try:
+            return written, run_paper(replace(smoke, **changes))
+        except BearrayError as error:
+            return written, error
+
+    return call
+
+
+def test_steps_that_are_done_are_not_done_again(run: Any) -> None:
+    first, second = Work("first", done=True), Work("second")
+    written, document = run(first, second)
+    assert (first.calls, second.calls) == (0, 1)
+    assert document == written[-1] and len(written) == 2  # after the step, and at the end
+    record = json.loads((document.parents[1] / "paper.json").read_text())
+    assert record["config"]["datasets"] == ["demo"] and record["data"]["demo"]["stats"]["users"] > 0
+
+
+def test_a_failure_stops_nothing_else_and_is_told_at_the_end(run: Any) -> None:
+    first, second = Work("first", ConfigError("not so")), Work("second")
+    written, error = run(first, second)
+    assert second.calls == 1 and len(written) == 3
+    assert isinstance(error, BearrayError) and "first: not so" in str(error) and "second" not in str(error)
+
+
+def test_a_full_storage_stops_everything(run: Any) -> None:
+    first, second = Work("first", StorageError("no space left")), Work("second")
+    written, error = run(first, second)
+    assert isinstance(error, StorageError) and second.calls == 0 and not written
+
+
+def test_a_dry_run_does_nothing(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Work("first")
+    written, storage = run(first, dry_run=True)
+    assert first.calls == 0 and not written
+    assert "first: 1 of 1 to do" in capsys.readouterr().out
+    assert not (storage / "paper.json").exists()
+
+
+def test_the_document_alone_is_of_what_was_asked_for_before(
+    run: Any, smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[PaperConfig] = []
+    with pytest.raises(MissingFileError, match=r"paper\.json"):
+        run_paper(replace(smoke, document_only=True))
+    run(seeds=(7, 8), table=(2,))
+    monkeypatch.setattr(paper_run, "write_document", lambda config: asked.append(config) or Path("x"))
+    run_paper(replace(defaults(), storage=smoke.storage, document_only=True))
+    run_paper(replace(defaults(), storage=smoke.storage, document_only=True, figure=(8,)))
+    assert [(c.seeds, c.table, c.figure) for c in asked] == [((7, 8), (2,), ()), ((7, 8), (), (8,))]
+    assert asked[0].datasets == ("demo",)
+
+
+def test_a_bucket_is_refused(smoke: PaperConfig) -> None:
+    with pytest.raises(ConfigError, match="needs a folder"):
+        run_paper(replace(smoke, storage="s3://bucket/paper"))
+
+
+def test_the_plan_counts_what_is_there(smoke: PaperConfig, demo_dir: Path) -> None:
+    config = replace(smoke, table=(2,))
+    (step, *rest) = steps(config, needs(config))
+    assert step.runs == 9 and step.done() == 0 and {s.title for s in rest} >= {"train and test sasrec"}
+    for method, seed, chosen in (("SFT", 42, True), ("MSL", 42, False), ("IGD", 5, True)):
+        folder = Path(config.storage) / step.part.folder / "runs" / f"{method.lower()}-{seed}"
+        folder.mkdir(parents=True)
+        run = to_dict(config.run) | {"train": to_dict(config.run)["train"] | {"seed": seed}}
+        about = {
+            "method": method,
+            "run": run,
+            "dataset": "demo",
+            "base_model": "local:tiny",
+            "role": "method",
+        }
+        (folder / "config.json").write_text(json.dumps(about))
+        (folder / "result.json").write_text(json.dumps({"status": "finished", "chosen": chosen, "test": {}}))
+    assert step.done() == 1  # one is not chosen, one of another seed
+    (cost,) = costs(config, [step], {"demo": open_dataset(demo_dir)})
+    assert cost.left == 8
