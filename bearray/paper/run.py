@@ -38,7 +38,9 @@ def run_paper(config: PaperConfig) -> Path:
             f"storage is {config.storage}; the document needs a folder: mount it, or use a shared disk"
         )
     if config.document_only:
-        return write_document(_recorded(config))
+        document = write_document(_recorded(config))
+        say(f"document: [bold]{document}[/bold]")
+        return document
     storage = Storage(config.storage)
     storage.check_writable()
     with held(storage, "paper"):
@@ -74,7 +76,10 @@ def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[s
         except BearrayError as error:
             failed.append(f"{what}: {error}")
             say(f"[red]{what} failed:[/red] {error}")
-        write_document(config)  # an overnight run can be looked at while it goes on
+        try:
+            write_document(config)  # an overnight run can be looked at while it goes on
+        except BearrayError as error:  # it is written again at the end, and fails there if it must
+            say(f"[red]the document cannot be written:[/red] {error}")
     return failed
 
 
