@@ -48,8 +48,9 @@ def plan(
     """Say which ZeRO stage, micro-batch and gradient checkpointing fit on given GPUs, which settings to pass
     to a sweep, and what an epoch, a test and the sweep will cost in time, GPU hours and money.
 
-    Nothing is downloaded, started or trained. Memory is computed; times are measured ones where --measured
-    gives some, else computed from the model's work and stated assumptions, and say which.
+    Nothing is started or trained; of a base model at most config and tokenizer are fetched. Memory is
+    computed; times are measured ones where --measured gives some, else computed from the model's work and
+    stated assumptions, and say which. The exit code is 1 where nothing fits.
 
     Args:
         model: Base model: a preset, its hub id, a folder, or local:SIZE.

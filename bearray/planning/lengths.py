@@ -4,6 +4,7 @@ characters."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean
 
 import torch
@@ -15,8 +16,9 @@ from bearray.data import Dataset, clean_title, open_dataset
 from bearray.data.prompts import render_prompt, template_for
 from bearray.errors import ModelError
 from bearray.planning.work import Work
-from bearray.task import load_task, sampled_windows
+from bearray.task import Split, Task, load_task, sampled_windows
 
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 CHARACTERS = 4.0
 """Of a token: a rule of thumb for English text, where the tokenizer is not at hand."""
 
@@ -31,25 +33,26 @@ def work_of(config: RunConfig) -> Work:
         BearrayError: the data set cannot be used.
     """
     dataset = open_dataset(config.data.path, strict=config.data.strict)
-    windows = {
-        f"{split}_windows": max(1, len(sampled_windows(dataset, config.data, split)))
-        for split in ("train", "valid", "test")
-    }
-    if not config.model.base.startswith(LOCAL_PREFIX):
-        try:
-            return _by_tokenizer(config, windows)
-        except ModelError:  # a hub id that is not on this machine
-            pass
-    return _by_characters(config, dataset, windows)
+    train, valid, test = (max(1, len(sampled_windows(dataset, config.data, split))) for split in SPLITS)
+    windows = Work(train_windows=train, valid_windows=valid, test_windows=test)
+    task = None if config.model.base.startswith(LOCAL_PREFIX) else _task(config)
+    return _by_characters(config, dataset, windows) if task is None else _by_tokenizer(task, windows)
 
 
-def _by_tokenizer(config: RunConfig, windows: dict[str, int]) -> Work:
-    task = load_task(config)
+def _task(config: RunConfig) -> Task | None:
+    """The data in tokens; None where the base model has no tokenizer here."""
+    try:
+        return load_task(config)
+    except ModelError:
+        return None
+
+
+def _by_tokenizer(task: Task, windows: Work) -> Work:
     examples = task.examples()
     prompts, answers = [len(e.prompt) for e in examples], [len(e.answer) for e in examples]
     trie = task.catalog.trie
-    return Work(
-        **windows,
+    return replace(
+        windows,
         prompt_tokens=mean(prompts),
         shared_tokens=collate(examples, task.pad_token_id).layout.shared,
         answer_tokens=mean(answers),
@@ -57,11 +60,11 @@ def _by_tokenizer(config: RunConfig, windows: dict[str, int]) -> Work:
         longest_answer=max(answers),
         choices=int(trie.child_count(torch.arange(len(trie))).max()),
         titles=len(task.catalog),
-        source=f"{task.dataset.name}, by the tokenizer of {config.model.base}",
+        source=f"{task.dataset.name}, by the tokenizer of {task.config.model.base}",
     )
 
 
-def _by_characters(config: RunConfig, dataset: Dataset, windows: dict[str, int]) -> Work:
+def _by_characters(config: RunConfig, dataset: Dataset, windows: Work) -> Work:
     template = template_for(dataset.name, config.data.domain, config.data.domain_words)
     titles = {
         int(i): clean_title(str(t), unescape=config.data.unescape)
@@ -75,8 +78,8 @@ def _by_characters(config: RunConfig, dataset: Dataset, windows: dict[str, int])
     if config.model.max_prompt_tokens is not None:
         prompts = [min(p, config.model.max_prompt_tokens) for p in prompts]
     answers = [_tokens(f'"{h[-1]}"') + 1 for h in histories]
-    return Work(
-        **windows,
+    return replace(
+        windows,
         prompt_tokens=mean(prompts),
         shared_tokens=min(_shared(texts) / CHARACTERS, mean(prompts)),
         answer_tokens=mean(answers),

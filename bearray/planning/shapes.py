@@ -109,19 +109,16 @@ class Shape:
 
 
 SHAPES = {
-    preset: Shape(*sizes)
-    for preset, sizes in {
-        "llama-3.2-1b": ("Llama-3.2-1B", 2048, 8192, 16, 32, 8, 64, 128_256, True),
-        "llama-3.2-3b": ("Llama-3.2-3B", 3072, 8192, 28, 24, 8, 128, 128_256, True),
-        "llama-3-8b": ("Llama-3-8B", 4096, 14336, 32, 32, 8, 128, 128_256, False),
-        "qwen2.5-0.5b": ("Qwen2.5-0.5B", 896, 4864, 24, 14, 2, 64, 151_936, True, True),
-        "qwen2.5-1.5b": ("Qwen2.5-1.5B", 1536, 8960, 28, 12, 2, 128, 151_936, True, True),
-        "qwen2.5-3b": ("Qwen2.5-3B", 2048, 11008, 36, 16, 2, 128, 151_936, True, True),
-        "qwen2.5-7b": ("Qwen2.5-7B", 3584, 18944, 28, 28, 4, 128, 152_064, False, True),
-        "qwen3-1.7b": ("Qwen3-1.7B", 2048, 6144, 28, 16, 8, 128, 151_936, True, False, True),
-        "qwen3-4b": ("Qwen3-4B", 2560, 9728, 36, 32, 8, 128, 151_936, True, False, True),
-        "qwen3-8b": ("Qwen3-8B", 4096, 12288, 36, 32, 8, 128, 151_936, False, False, True),
-    }.items()
+    "llama-3.2-1b": Shape("Llama-3.2-1B", 2048, 8192, 16, 32, 8, 64, 128_256, True),
+    "llama-3.2-3b": Shape("Llama-3.2-3B", 3072, 8192, 28, 24, 8, 128, 128_256, True),
+    "llama-3-8b": Shape("Llama-3-8B", 4096, 14336, 32, 32, 8, 128, 128_256, False),
+    "qwen2.5-0.5b": Shape("Qwen2.5-0.5B", 896, 4864, 24, 14, 2, 64, 151_936, True, biases=True),
+    "qwen2.5-1.5b": Shape("Qwen2.5-1.5B", 1536, 8960, 28, 12, 2, 128, 151_936, True, biases=True),
+    "qwen2.5-3b": Shape("Qwen2.5-3B", 2048, 11008, 36, 16, 2, 128, 151_936, True, biases=True),
+    "qwen2.5-7b": Shape("Qwen2.5-7B", 3584, 18944, 28, 28, 4, 128, 152_064, False, biases=True),
+    "qwen3-1.7b": Shape("Qwen3-1.7B", 2048, 6144, 28, 16, 8, 128, 151_936, True, head_norms=True),
+    "qwen3-4b": Shape("Qwen3-4B", 2560, 9728, 36, 32, 8, 128, 151_936, True, head_norms=True),
+    "qwen3-8b": Shape("Qwen3-8B", 4096, 12288, 36, 32, 8, 128, 151_936, False, head_norms=True),
 }
 """By preset, from the config.json that each model is published with."""
 
