@@ -27,7 +27,7 @@ def figure_9(material: Material) -> Plate:
 def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate:
     rows, missing, notes, figures, runs = [], [], [], [], []
     wanted = needs_of(material.config, "figure", number).timing
-    for i, part in enumerate(parts, 1):
+    for part in parts:
         costs = costs_of(material, part)
         if costs is None or not costs.methods:
             missing.append(f"{part.data_name}: {UNTIMED}")
@@ -46,7 +46,7 @@ def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate
         timed = {cost.method for cost in costs.methods}
         lacking = sorted(set(wanted.get(part, ())) - timed)
         missing += [f"{part.data_name} {NAMES.get(name, name)}: {UNTIMED}" for name in lacking]
-        figures.append(_cost_figure(costs, number, i, part))
+        figures.append(_cost_figure(costs, number, len(figures) + 1, part))
         notes += [f"{part.data_name}: {line}" for line in (*costs.found.facts, *costs.found.notes)]
         runs += [run for c in costs.methods for run in material.method(part, c.method).tested[:1]]
     header = "data set,method,s per epoch,low,high,times SFT,low,high,NDCG@10,low,high"
@@ -64,5 +64,6 @@ def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate
 def _cost_figure(costs: Costs, number: int, place: int, part: Part) -> Figure:
     """Time per epoch against NDCG@10, or the times alone where nothing was tested."""
     figure = efficiency_figures(costs.found)[0]
+    name = f"figure{number}" if place == 1 else f"figure{number}-{place}"
     caption = re.sub(r"; the paper's Figures 5 and 9", "", figure.caption)
-    return replace(figure, name=f"figure{number}-{place}", caption=f"{part.data_name}. {caption}")
+    return replace(figure, name=name, caption=f"{part.data_name}. {caption}")

@@ -18,10 +18,10 @@ from bearray.paper.entries import (
     version_words,
     versions,
 )
+from bearray.paper.facts import Fact, short_name
 from bearray.paper.finding import Finding
 from bearray.paper.plate import Plate
 from bearray.paper.sheets import Gain, Sheet
-from bearray.paper.words import Fact, short_name
 from bearray.report.formats import to_csv
 from bearray.report.latex import text_table
 
@@ -181,6 +181,6 @@ def findings_csv(findings: Sequence[Finding]) -> str:
 
 def facts_csv(facts: Sequence[tuple[str, Sequence[Fact]]]) -> str:
     """What is comparable, by table or figure."""
-    words = {True: "same", False: "other", None: "not said"}
+    words = {True: "same", False: "other", None: "cannot be told"}
     rows = [(name, f.about, f.ours, f.paper, words[f.same]) for name, own in facts for f in own]
     return to_csv(["element", "about", "ours", "paper", "comparable"], rows)

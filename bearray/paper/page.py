@@ -13,15 +13,15 @@ from bearray.paper.entries import (
     DataRow,
     entries,
     gain_texts,
-    row_name,
     version_words,
     versions,
 )
+from bearray.paper.facts import Fact, short_name
 from bearray.paper.finding import Finding
 from bearray.paper.parts import TITLES
 from bearray.paper.plate import Plate
 from bearray.paper.sheets import Sheet
-from bearray.paper.words import Fact, sentence, short_name
+from bearray.paper.words import sentence
 from bearray.report.html import count_words, environment_of
 from bearray.report.html import versions as package_versions
 from bearray.report.records import Run
@@ -97,6 +97,7 @@ def page(
         sentence=sentence,
         blocks=lambda sheets: _blocks(config, sheets),
         details=_details,
+        stand_ins=sorted({short_name(r.base_model) for r in runs if "stand-in" in r.base_model_kind}),
         unended=[run for run in runs if run.status != "finished"],
         packages=package_versions(runs),
         revisions=sorted({run.git for run in runs if run.git}),
@@ -144,8 +145,8 @@ def _rows(sheet: Sheet, decoding: str) -> list[dict[str, Any]]:
         scores = line.scores.get(decoding)
         rows.append(
             {
-                "name": row_name(line),
-                "extra": line.paper_name is None,
+                "name": line.name,
+                "paper_name": line.paper_name,
                 "state": "" if scores else line.method.lacks(decoding),
                 "n": f"{scores.n:,}" if scores else "–",
                 "seeds": str(len(scores.runs)) if scores else "–",

@@ -84,8 +84,8 @@ def _figure_8(material: Material) -> Plate:
             )
         centre = _setting(chosen)
         notes.append(
-            f"{part.data_name}: varied around lambda {centre[0]:.3g} and xi {centre[1]:.3g}, which the "
-            "search chose on validation; the larger circle."
+            f"{part.data_name}: varied around lambda {centre[0]:.3g} and xi {centre[1]:.3g}, those of "
+            "BEAR in Table 2; the larger circle."
         )
         shown += [chosen, *ended]
         for axis, title in enumerate(panels):
@@ -102,8 +102,7 @@ def _figure_8(material: Material) -> Plate:
     caption = (
         "Validation NDCG@10 of BEAR over lambda, and over xi, the other one kept as chosen. On validation on "
         "purpose: nothing is tuned on test here, and these runs are never tested. One run a value, so a "
-        "point varies with the seed as well. The paper's lines, which have no numbers in its text, are on "
-        "test."
+        "point varies with the seed as well. The paper's lines have no numbers in its text."
     )
     drawn = {title: lines for title, lines in panels.items() if lines}
     return Plate(

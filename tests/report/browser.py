@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,13 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
-
-
-def find_browser() -> str | None:
-    """$BEARRAY_CHROMIUM, or the first Chromium or Chrome on the path."""
-    asked = os.environ.get("BEARRAY_CHROMIUM")
-    return asked or next((found for name in NAMES if (found := shutil.which(name))), None)
+from bearray.paper.pdf import find_browser
 
 
 class Tab:
@@ -126,3 +119,19 @@ def opened(file: Path, *, width: int = 1200, height: int = 900, dark: bool = Fal
                 process.kill()
                 process.wait()
                 os.close(to_us[0])
+
+
+def wide(tab: Tab, width: int) -> list[str]:
+    """Elements that stick out of the window and not of a box that scrolls or cuts what is in it."""
+    found: list[str] = tab.evaluate(
+        f"""[...document.body.querySelectorAll('*')].filter(e => {{
+            const box = e.getBoundingClientRect();
+            if (box.width == 0 || (box.right <= {width} + 1 && box.left >= -1)) return false;
+            for (let up = e; up; up = up.parentElement)
+                if (up.closest('svg') || ['auto', 'scroll', 'hidden'].includes(getComputedStyle(up).overflowX)
+                    || up.matches('.skip, .sr'))
+                    return false;
+            return true;
+        }}).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    return found

@@ -12,7 +12,6 @@ import re
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,7 +20,7 @@ from bearray.report import write_report
 from bearray.report.collect import read_run
 from bearray.report.versus import compare_runs
 from bearray.report.versus_text import write_versus
-from tests.report.browser import opened
+from tests.report.browser import opened, wide
 from tests.report.storage import write_run, write_run_on
 from tests.report.test_pruning import summary, write_pruning
 
@@ -130,24 +129,8 @@ def test_hostile_names_are_inert_and_everything_fits(
         for name in HOSTILE[:3]:
             assert name.strip() in tab.evaluate("document.body.textContent")
         assert "49" not in tab.evaluate("document.title")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width, _wide(tab, width)
-        assert _wide(tab, width) == []
-
-
-def _wide(tab: Any, width: int) -> list[str]:
-    """Elements that stick out of the window and not of a box that scrolls or cuts what is in it."""
-    found: list[str] = tab.evaluate(
-        f"""[...document.body.querySelectorAll('*')].filter(e => {{
-            const box = e.getBoundingClientRect();
-            if (box.width == 0 || (box.right <= {width} + 1 && box.left >= -1)) return false;
-            for (let up = e; up; up = up.parentElement)
-                if (up.closest('svg') || ['auto', 'scroll', 'hidden'].includes(getComputedStyle(up).overflowX)
-                    || up.matches('.skip, .sr'))
-                    return false;
-            return true;
-        }}).map(e => e.outerHTML.slice(0, 120))"""
-    )
-    return found
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, wide(tab, width)
+        assert wide(tab, width) == []
 
 
 @pytest.mark.browser

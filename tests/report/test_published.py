@@ -55,6 +55,29 @@ def test_tables_are_complete() -> None:
                 assert n5 <= n10 and h5 <= h10 and n5 <= h5 and n10 <= h10
 
 
+def test_the_data_sets_of_table_1_are_consistent() -> None:
+    data = published()
+    assert set(data["data"]) == set(data["test_cases"]) == set(DATASETS)
+    for own in data["data"].values():
+        assert own["density"] == pytest.approx(own["interactions"] / own["users"] / own["items"], abs=5e-7)
+        assert own["distinct_titles"] <= own["items"]
+
+
+def test_hit_ratios_of_table_5_are_counts_over_500_cases() -> None:
+    sample = published()["sample"]
+    assert [row["ours"] for row in sample["rows"]] == ["sft", "bear", "beam_simulation"]
+    for row in sample["rows"]:
+        for ndcg, hr in row["values"].values():
+            assert ndcg <= hr and hr * sample["test_cases"] % 10_000 == 0
+
+
+def test_the_text_gives_the_mean_improvement_of_table_2() -> None:
+    text = published()["text"]
+    cells = [x for d in DATASETS for x in published()["tables"][0]["improvement_percent"][d]]
+    assert text["mean_improvement"] == pytest.approx(sum(cells) / 1600, abs=5e-5)
+    assert set(text["pruned_share"]) == {"book", "toy"} and min(text["pruned_share"].values()) > 0.8
+
+
 @pytest.mark.parametrize(
     ("dataset", "base_model", "number", "sft_hr10"),
     [
