@@ -97,8 +97,18 @@ def _of_run(storage: Storage, base: str | None) -> Speed:
 
 
 _TURN = {"seconds!": [Number(low=0)]}
-_PART = {"rounds!": [{"size!": Number(low=0), "turns!": {"*": _TURN}}], "machine!": dict, "passes!": dict}
-_BENCHMARK = {"settings!": {"run!": dict}, "training!": (dict, type(None)), "base_model!": str}
+_PART = {
+    "rounds!": [{"size!": Number(low=0), "turns!": {"*": _TURN}}],
+    "machine!": {"gpu": (str, type(None))},
+    "passes!": {"*": {"weights!": [Number(low=0)]}},
+    "workers": Number(whole=True, low=1),
+    "steps": Number(low=1),
+}
+_BENCHMARK = {
+    "settings!": {"run!": dict, "base_model": str},
+    "training!": (dict, type(None)),
+    "base_model!": str,
+}
 
 
 def _of_benchmark(storage: Storage, name: str, base: str | None) -> list[Speed]:
@@ -113,7 +123,7 @@ def _of_benchmark(storage: Storage, name: str, base: str | None) -> list[Speed]:
     training = content["training"]
     if training is None or not training.get("rounds"):
         raise ConfigError(f"--measured {where} has no rounds of training; give one that measured objectives")
-    check_shape(training, _PART | {"workers": Number(whole=True, low=1), "steps": Number(low=1)}, where)
+    check_shape(training, _PART, where)
     run = from_dict(RunConfig, content["settings"]["run"])
     shape = _shape(base or content["settings"].get("base_model") or content["base_model"], where)
     workers = int(training.get("workers", 1))

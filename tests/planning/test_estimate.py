@@ -180,8 +180,16 @@ def test_what_tells_no_speed_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="settings"):
         read_speeds(str(tmp_path / "x.json"))
     results = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "efficiency-cpu-office.json"
+    content = json.loads(results.read_text())
+    content["training"]["passes"]["sft"] = 7
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"passes\.sft is 7; it must be an object"):
+        read_speeds(str(tmp_path / "x.json"), "local:tiny")
+    content = json.loads(results.read_text())
+    content["settings"]["base_model"] = str(tmp_path / "moved")
+    (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="--measured-model"):
-        read_speeds(str(results))
+        read_speeds(str(tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize(
