@@ -75,6 +75,8 @@ BAD = [
     ("decoding.batch_size", 0),
     ("decoding.normalize", "none"),
     ("decoding.length_penalty", float("inf")),
+    ("decoding.length_penalty", float("nan")),
+    ("decoding.length_penalty", -1e18),
     ("decoding.method", "sampling"),
     ("decoding.exact_node_budget", 0),
     ("decoding.d3_alpha", 1.1),

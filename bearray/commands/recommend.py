@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bearray.serving.histories import Asked
     from bearray.serving.titles import History
 
+_SHOWN = 80
+"""Characters of a wrong history that a message repeats."""
 _CHUNK = 64
 """Histories decoded before the first of them is shown."""
 
@@ -116,14 +118,19 @@ def _known(recommender: Recommender, asked: Asked, item_ids: bool, unknown_title
 def _numbers(history: str | list[Any]) -> list[int]:
     parts = [part for part in history.split(";") if part.strip()] if isinstance(history, str) else history
     try:
+        if not all(type(part) in (int, str) for part in parts):  # int() would also take 2.5 and true
+            raise TypeError
         return [int(part) for part in parts]
     except (TypeError, ValueError) as error:
-        raise DataError(f"the history {history!r} must hold item ids, such as '12; 7'") from error
+        shown = str(history)[:_SHOWN]
+        raise DataError(f"the history {shown!r} must hold item ids, such as '12; 7'") from error
 
 
 def _print_model(recommender: Recommender, normalize: str | None, exact: bool) -> None:
     from rich.console import Console
     from rich.text import Text
+
+    from bearray.report.records import printable
 
     about, own = recommender.about, recommender.decoding
     how = "exact search" if exact or own.method == "exact" else f"beam search, {own.beam_width} beams"
@@ -133,9 +140,9 @@ def _print_model(recommender: Recommender, normalize: str | None, exact: bool) -
         f"{how}, softmax over {over}"
     )
     console = Console(soft_wrap=True, highlight=False)
-    console.print(Text(line))
+    console.print(Text(printable(line)))
     for note in about.get("notes", ()):
-        console.print(Text(f"note: {note}"))
+        console.print(Text(printable(f"note: {note}")))
 
 
 def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
@@ -143,19 +150,21 @@ def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from bearray.report.records import printable
+
     console = Console(highlight=False)
-    after = "; ".join(found.history)
+    after = f"{f'{asked.user}, after' if asked.user else 'after'}: {'; '.join(found.history)}"
     console.print()
-    console.print(Text(f"{f'{asked.user}, after' if asked.user else 'after'}: {after}"), soft_wrap=True)
+    console.print(Text(printable(after)), soft_wrap=True)
     if found.unknown:
-        console.print(Text(f"not in the catalogue: {'; '.join(found.unknown)}"), soft_wrap=True)
+        console.print(Text(printable(f"not in the catalogue: {'; '.join(found.unknown)}")), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for name in ("#", "title", "item", "score", "margin"):
         table.add_column(name, justify="left" if name == "title" else "right")
     for place, item in enumerate(found.items, 1):
         more = f" +{len(item.item_ids) - 1}" if len(item.item_ids) > 1 else ""
         margin = "inf" if math.isinf(item.margin) else f"{item.margin:.3f}"
-        cells = (str(place), item.title, f"{item.item_ids[0]}{more}", f"{item.score:.4f}", margin)
+        cells = (str(place), printable(item.title), f"{item.item_ids[0]}{more}", f"{item.score:.4f}", margin)
         table.add_row(*map(Text, cells))
     # A log has no width, and titles are not to be broken over lines there.
     (console if console.is_terminal else Console(width=160, highlight=False)).print(table)

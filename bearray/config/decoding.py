@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +50,9 @@ class DecodingConfig:
             self.batch_size,
             "at least 1, or None for what memory holds",
         )
-        require(math.isfinite(self.length_penalty), "decoding.length_penalty", self.length_penalty, "finite")
+        # Tokens to the power of it divide scores: a larger one leaves nothing of them that can be ordered.
+        penalty = self.length_penalty
+        require(abs(penalty) <= 10, "decoding.length_penalty", penalty, "from -10 to 10")
         require(
             self.length_penalty == 0 or self.method in ("beam", "d3", "grounding"),
             "decoding.length_penalty",

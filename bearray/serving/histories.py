@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bearray.errors import DataError, MissingFileError, StorageError
+from bearray.data.storage import locate, require_file
+from bearray.errors import DataError, StorageError
+from bearray.plain import parse_json
 
 COLUMN = "history"
 USER = "user"
@@ -35,16 +36,15 @@ def read_histories(path: Path) -> list[Asked]:
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: another ending, or a row without a history; the message names file and line.
+        DataError: another ending, no plain file, or a row without a history; the message names file and line.
     """
     readers = {".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: histories are read from files that end in {', '.join(readers)}")
+    require_file(*locate(path), path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}") from error
     except OSError as error:
@@ -78,8 +78,8 @@ def _json_lines(path: Path, text: str) -> Iterator[Asked]:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{where} is not valid JSON: {error}") from error
         history = row.get(COLUMN) if isinstance(row, dict) else None
         if not isinstance(history, (str, list)) or not history:

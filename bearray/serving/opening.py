@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 
 from bearray.backbones.base import Backbone
@@ -18,7 +17,9 @@ from bearray.backbones.presets import base_model_kind
 from bearray.catalog import Catalog, build_catalog
 from bearray.catalog_cache import load_or_encode
 from bearray.config import DecodingConfig, ModelConfig, from_dict
+from bearray.data.checks import read_items
 from bearray.data.prompts import PromptTemplate
+from bearray.data.storage import locate, read_parquet
 from bearray.errors import ConfigError, DataError, MissingFileError
 from bearray.runs import Storage, fetch_folder
 from bearray.serving.recommender import Recommender
@@ -165,12 +166,14 @@ def read_export(folder: Storage) -> dict[str, Any]:
 
 
 def _read_items(file: Path) -> pd.DataFrame:
+    system, path = locate(file)
     try:
-        return pq.read_table(file, columns=["item_id", "title"]).to_pandas()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{file} does not exist; export the run again") from error
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{file} cannot be read as a catalogue: {error}") from error
+        item_ids, titles = read_items(read_parquet(system, path), str(file))
+        if None in titles:
+            raise DataError(f"{file} has an item without a title: {item_ids[titles.index(None)]}")
+    except (DataError, MissingFileError) as error:
+        raise type(error)(f"{error}; export the run again") from error
+    return pd.DataFrame({"item_id": item_ids, "title": titles})
 
 
 def _recommender(model: torch.nn.Module, opened: Opened) -> Recommender:

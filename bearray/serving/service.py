@@ -15,6 +15,7 @@ from typing import Any
 
 from bearray.config import Normalize
 from bearray.errors import BearrayError, ConfigError, DataError
+from bearray.plain import encodable
 from bearray.serving.recommender import Recommender, plain
 from bearray.serving.titles import History
 
@@ -229,7 +230,7 @@ class Service:
                 raise _wrong(
                     f"{name} has a title of {longest} characters; at most {limits.title_characters} are taken"
                 )
-            if any(not _is_text(title) for title in titles):
+            if any(not encodable(title) for title in titles):
                 raise _wrong(f"{name} has a title that is not valid Unicode")
         return histories
 
@@ -290,12 +291,3 @@ def _short(value: Any) -> str:
     """A wrong value for a message."""
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _is_text(title: str) -> bool:
-    """JSON may hold halves of characters ("\\ud800"), which no tokenizer can read."""
-    try:
-        title.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from rapidfuzz import fuzz, process, utils
 from bearray.catalog import Catalog
 from bearray.data import clean_title
 from bearray.errors import DataError
+from bearray.plain import encodable
 
 SEPARATOR = ";"
 """Between the titles of a history written as one text."""
@@ -80,11 +81,13 @@ class TitleIndex:
                 text, so the model can read them.
 
         Raises:
-            DataError: no title, an empty one, or one that the catalogue does not hold; the message suggests
-                those that look like it.
+            DataError: no title, an empty one, one that is not Unicode, or one that the catalogue does not
+                hold; the message suggests those that look like it.
         """
         if not titles:
             raise DataError("the history is empty; it needs at least one title")
+        if not all(map(encodable, titles)):
+            raise DataError("the history has a title that is not valid Unicode")
         cleaned = [self.clean(title) for title in titles]
         if not all(cleaned):
             raise DataError(f"title {cleaned.index('') + 1} of the history is empty")

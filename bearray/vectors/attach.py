@@ -128,6 +128,8 @@ def _load_projectors(soft: SoftEmbedding, folder: Path) -> None:
             "backbone, base model and SASRec must be those it was trained with"
         )
     for name, parameter in weights.items():
+        if not saved[name].float().isfinite().all():
+            raise ModelError(f"{file} is damaged: {name} has a value that is not a finite number")
         parameter.copy_(saved[name])
 
 

@@ -95,12 +95,17 @@ class FrozenVectors:
                 raise ValueError(f"items is {items.dtype} {list(items.shape)}; it must be floats of 2 axes")
             sasrec = None
             if weights:
-                # Compared before anything is built, whose size a made-up header could choose.
                 table = weights["items"]
                 if table.dim() != 2 or table.shape[1] != config.hidden:
                     raise ValueError(f"{_SASREC}items is {list(table.shape)}, not [titles, {config.hidden}]")
-                sasrec = SASRec(len(table), config)
-                sasrec.load_state_dict(weights)
+                if config.layers > len(weights):
+                    raise ValueError(f"it has {len(weights)} weights for {config.layers} layers")
+                with torch.device("meta"):  # a made-up header could choose any size: nothing is allocated
+                    sasrec = SASRec(len(table), config)
+                sasrec.load_state_dict(weights, assign=True)
+            for name, values in arrays.items():
+                if not values.isfinite().all():
+                    raise ValueError(f"{name} has a value that is not a finite number")
             return cls(items, users, sasrec, config)
         except (ConfigError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise DataError(f"{folder / FILE} is damaged: {error}") from error

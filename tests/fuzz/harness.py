@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from bearray.errors import BearrayError
-from tests.fuzz.readers import Reader, fresh
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import fresh
 
 PATIENCE_S = 20
 """Seconds of computing; a reader that takes longer for a few kilobytes hangs. Good ones take milliseconds, a

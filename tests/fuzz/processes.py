@@ -20,7 +20,8 @@ from typing import Any
 
 from bearray.errors import BearrayError
 from tests.fuzz.harness import WAIT_S, Outcome, attempt
-from tests.fuzz.readers import READERS, Reader, quiet
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import READERS, quiet
 
 MEMORY = 6 << 30
 """Bytes of address space that a reader's process may have beyond what its libraries take."""

@@ -8,44 +8,13 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bearray.errors import BearrayError, ResumeError
-from tests.fuzz.files import damage
+from tests.fuzz.reader import Read, Reader, nothing, undamaged
+from tests.fuzz.run_readers import RUN_READERS
 from tests.fuzz.values import changed, weird
-
-Read = Callable[[Path, random.Random], None]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One way into the project."""
-
-    name: str
-    make: Callable[[Path], None]
-    """Writes a good sample into an empty folder."""
-    read: Read
-    """Reads a folder that may be damaged. Raises BearrayError for what it refuses, AssertionError where a
-    promise is broken."""
-    damage: Callable[[Path, random.Random], str] = damage
-    share: float = 1.0
-    """How often, relative to the others."""
-
-    @property
-    def draws(self) -> bool:
-        """Whether it draws its own values instead of reading files."""
-        return self.damage is _undamaged
-
-
-def _nothing(folder: Path) -> None:
-    """A reader of values, not of files."""
-
-
-def _undamaged(folder: Path, rng: random.Random) -> str:
-    return "values drawn by the reader"
-
 
 # --- raw data
 
@@ -516,8 +485,8 @@ READERS: tuple[Reader, ...] = (
     Reader("csv-folder", _csv_folder, _prepare(("csv_folder", ""))),
     Reader("dataset", _dataset, _read_dataset, share=1.5),
     Reader("fetch", _mirror, _fetch, share=0.5),
-    Reader("config", _nothing, _config, damage=_undamaged, share=2.0),
-    Reader("command-line", _nothing, _command_line, damage=_undamaged, share=0.4),
+    Reader("config", nothing, _config, damage=undamaged, share=2.0),
+    Reader("command-line", nothing, _command_line, damage=undamaged, share=0.4),
     Reader("report", _storage, _report(drawn=False), share=2.0),
     Reader("report-drawn", _storage, _report(drawn=True), share=0.05),
     Reader("resume", _trained, _resume, share=1.5),
@@ -527,6 +496,7 @@ READERS: tuple[Reader, ...] = (
     Reader("adapter", _adapter, _read_adapter, share=0.5),
     Reader("checkpoint", _checkpoint, _read_checkpoint, share=0.3),
     Reader("base-model", _base_model, _read_base_model, share=0.3),
+    *RUN_READERS,
 )
 """The empty name of a file in `_prepare` is the folder itself."""
 

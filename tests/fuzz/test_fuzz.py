@@ -16,10 +16,14 @@ from hypothesis import strategies as st
 
 from bearray.errors import DataError
 from tests.fuzz.harness import attempt
-from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import READERS
 
 EXAMPLES = 15
-FEW = {"report": 6, "base-model": 4, "checkpoint": 6, "adapter": 6, "catalogue-cache": 6}
+FEW = {
+    "report": 6, "base-model": 4, "checkpoint": 6, "adapter": 6, "catalogue-cache": 6, "run": 4, "export": 4,
+    "soft-tokens": 6, "histories": 8,
+}  # fmt: skip
 """Readers that take longer."""
 QUICK = [reader for reader in READERS if reader.name != "report-drawn"]
 """Drawing a figure takes seconds; `make fuzz` does it, and so do the report's own tests."""

@@ -70,6 +70,8 @@ def test_health_and_description(client: httpx.Client) -> None:
     ("body", "status", "message"),
     [
         (b"{", 400, "not valid JSON"),
+        (b"[" * 3_900, 400, "not valid JSON"),
+        (b'{"history": ["\\ud800"]}', 400, "not valid Unicode"),
         (b'{"history": []}', 400, "0 titles"),
         (b'{"history": ["none such title"]}', 422, "not in the catalogue"),
         (b'{"history": ["' + b"x" * 5_000 + b'"]}', 413, "longer than 4,000 bytes"),

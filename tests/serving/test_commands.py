@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,7 @@ def test_mistakes_are_one_message_and_code_2(
         ("h.jsonl", b'["a"]', DataError, "line 1 has no history"),
         ("h.jsonl", b'{"history": []}', DataError, "line 1 has no history"),
         ("h.jsonl", b'{"history": 3}', DataError, "line 1 has no history"),
+        ("h.jsonl", b'{"history": ["\\ud800"]}', DataError, "line 1 is not valid JSON: .*half a character"),
         ("h.csv", None, MissingFileError, "does not exist"),
     ],
 )
@@ -143,6 +145,28 @@ def test_files_that_cannot_be_read(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message):
         read_histories(tmp_path / name)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "h.csv")
+    with pytest.raises(DataError, match="is not a file"):
+        read_histories(tmp_path / "h.csv")
+
+
+@pytest.mark.parametrize("wrong", ["1e400", "2.5", "true", "null", '"x"', "9" * 5_000])
+def test_item_ids_in_files_must_be_whole_numbers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, wrong: str
+) -> None:
+    (tmp_path / "h.jsonl").write_text(f'{{"history": [{wrong}]}}')
+    code, out, err = call(capsys, "--item-ids", "--histories", str(tmp_path / "h.jsonl"))
+    assert code == 2 and out == "" and "line 1" in err and len(err) < 400
+
+
+def test_a_title_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], histories: list[list[str]]
+) -> None:
+    code, out, _ = call(capsys, "--unknown-titles", "--history", "\x1b[2J\u202eneuf")
+    assert code == 0 and "\x1b" not in out and "\u202e" not in out and "\ufffd[2J\ufffdneuf" in out
 
 
 def test_titles_in_files_must_be_text(

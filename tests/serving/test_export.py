@@ -166,7 +166,7 @@ def test_what_cannot_be_exported(export: Path, run_folder: Path, tmp_path: Path)
         ("bearray.json", '{"format": 99}', DataError, "is of format 99"),
         ("bearray.json", "[]", DataError, r"bearray\.json"),
         ("bearray.json", '{"format": 1}', DataError, "is damaged at 'prompt'"),
-        ("items.parquet", "PAR1", DataError, "cannot be read as a catalogue"),
+        ("items.parquet", "PAR1", DataError, r"cannot be read as a Parquet file.*export the run again"),
         ("items.parquet", None, MissingFileError, r"items\.parquet does not exist"),
         ("model.safetensors", "x", ModelError, "cannot be opened"),
         ("model.safetensors", None, ModelError, r"no model\.safetensors"),

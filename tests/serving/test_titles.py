@@ -49,9 +49,10 @@ def test_unknown_titles_are_kept_where_they_are_allowed(index: TitleIndex) -> No
 
 
 @pytest.mark.parametrize(
-    ("titles", "message"), [([], "is empty"), (["Again", " "], "title 2 of the history")]
+    ("titles", "message"),
+    [([], "is empty"), (["Again", " "], "title 2 of the history"), (["\ud800"], "not valid Unicode")],
 )
-def test_an_empty_history_or_title_is_an_error(index: TitleIndex, titles: list[str], message: str) -> None:
+def test_a_history_without_text_is_an_error(index: TitleIndex, titles: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         index.history(titles, allow_unknown=True)
 

@@ -88,7 +88,7 @@ def test_files_hold_all_that_there_is(vectors, tasks, tmp_path) -> None:
     assert torch.equal(again.lookup("user", numbers), vectors["allmrec"].lookup("user", numbers))
 
 
-@pytest.mark.parametrize("wrong", ["cut", "items", "width", "layers", "gone"])
+@pytest.mark.parametrize("wrong", ["cut", "items", "width", "layers", "endless", "places", "nan", "gone"])
 def test_damaged_files_are_named(wrong, vectors, tmp_path) -> None:
     vectors["allmrec"].save(tmp_path)
     file = tmp_path / FILE
@@ -100,6 +100,10 @@ def test_damaged_files_are_named(wrong, vectors, tmp_path) -> None:
         own = FrozenVectors.read(tmp_path, UserTable())
         if wrong == "items":
             own.items = own.items[0]
+        elif wrong == "nan":
+            own.items[1, 2] = torch.nan
+        elif wrong in ("endless", "places"):  # sizes that nothing may be built of
+            own.config = override(own.config, {"layers" if wrong == "endless" else "max_history": 10**9})
         elif wrong == "width":
             own.config = override(own.config, {"hidden": 4})
         else:

@@ -1,0 +1,40 @@
+"""What a reader is: one way into the project, with a good sample and a read that checks what was promised."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fuzz.files import damage
+
+Read = Callable[[Path, random.Random], None]
+
+
+def nothing(folder: Path) -> None:
+    """The sample of a reader of values, not of files."""
+
+
+def undamaged(folder: Path, rng: random.Random) -> str:
+    return "values drawn by the reader"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One way into the project."""
+
+    name: str
+    make: Callable[[Path], None]
+    """Writes a good sample into an empty folder."""
+    read: Read
+    """Reads a folder that may be damaged. Raises BearrayError for what it refuses, AssertionError where a
+    promise is broken."""
+    damage: Callable[[Path, random.Random], str] = damage
+    share: float = 1.0
+    """How often, relative to the others."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws its own values instead of reading files."""
+        return self.damage is undamaged
