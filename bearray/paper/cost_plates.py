@@ -25,7 +25,8 @@ def figure_9(material: Material) -> Plate:
 
 
 def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate:
-    rows, missing, notes, figures, runs = [], [], [], [], []
+    rows, missing, notes, runs = [], [], [], []
+    figures: list[Figure] = []
     wanted = needs_of(material.config, "figure", number).timing
     for part in parts:
         costs = costs_of(material, part)
@@ -49,7 +50,9 @@ def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate
         figures.append(_cost_figure(costs, number, len(figures) + 1, part))
         notes += [f"{part.data_name}: {line}" for line in (*costs.found.facts, *costs.found.notes)]
         runs += [run for c in costs.methods for run in material.method(part, c.method).tested[:1]]
-    header = "data set,method,s per epoch,low,high,times SFT,low,high,NDCG@10,low,high"
+    header = (
+        "data set,method,s per epoch,s low,s high,times SFT,times low,times high,NDCG@10,NDCG low,NDCG high"
+    )
     return Plate(
         number=number,
         header=tuple(header.split(",")),

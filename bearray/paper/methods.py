@@ -71,10 +71,14 @@ class Method:
         """One a seed, alike but for it: of several groups that with the most seeds, then the newest."""
         groups = replicates(evaluated(r for r in self.runs if r.status == "finished"))
 
+        if not groups:
+            return ()
+
         def rank(group: list[Run]) -> tuple[int, str]:
             return len(group), max(str(run.created or "") for run in group)
 
-        return tuple(max(groups, key=rank, default=()))
+        best = max(groups, key=rank)
+        return tuple(best)
 
     @property
     def left_out(self) -> int:
