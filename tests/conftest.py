@@ -122,6 +122,7 @@ def start_ray() -> None:
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # as `bearray.tuning.cluster.connect`
     assert not ray.is_initialized()
     ray.init(
         address="local",

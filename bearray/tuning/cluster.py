@@ -18,6 +18,11 @@ DRIVER_CPUS = 0.1
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 """Environment variable: seconds for which Ray Train waits for a run's workers before it asks anew."""
 
+PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Environment variable: whether each run has a process that looks out for nodes that a cloud takes back.
+Nobody takes back this machine, and the process costs each start of a run's workers two seconds of
+computing."""
+
 
 def connect(address: str | None = None) -> None:
     """Connect this process to Ray, once; a process that Ray has started is connected already.
@@ -34,12 +39,22 @@ def connect(address: str | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Instead of Tune's own tables: `bearray.tuning.watch` says more in fewer lines.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    watched = os.environ.get(PREEMPTION)
+    os.environ.setdefault(PREEMPTION, "0")
     # The dashboard stays on, as by default: without it Ray 2.60 never frees the workers of a stopped trial.
     ray.init(
         address=address,
         log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
         logging_level=logging.ERROR,
     )
+    if watched is None and not _is_own():
+        del os.environ[PREEMPTION]
+
+
+def _is_own() -> bool:
+    """Whether the cluster was started by this process, and so is this machine alone."""
+    node = ray._private.worker._global_node
+    return node is not None and node.is_head()
 
 
 def concurrent_trials(runs: Sequence[RunConfig], limit: int | None = None) -> int:
