@@ -50,6 +50,7 @@ def _rates(name: str, table: PruningTable) -> Figure:
         ),
         alt=f"Pruning rates with 95% intervals. {' '.join(told)}",
         panels=tuple(_rate_panel(table.rows, k) for k in ks),
+        series=len(table.rows),
     )
 
 
@@ -119,6 +120,7 @@ def _steps(name: str, table: PruningTable) -> Figure:
         ),
         alt=f"Bar chart of the step at which targets were cut. {' '.join(told)}",
         panels=(_step_bars(table.rows),),
+        series=len(table.rows),
     )
 
 
@@ -177,6 +179,7 @@ def _costs(name: str, table: PruningTable) -> Figure:
             _cost_panel(table.rows, metric, lambda s: s.milliseconds, "ms per user"),
             _cost_panel(table.rows, metric, lambda s: s.nodes, "nodes per user"),
         ),
+        series=len(table.rows),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from bearray.errors import DataError
 from bearray.pruning import summarize
 from bearray.report import collect, write_report
+from bearray.report.figures import save
 from bearray.report.pruning import build_pruning, parse_row
+from bearray.report.pruning_figures import pruning_figures
 from bearray.report.pruning_text import causes, rate_cells, search_cells
 from tests.pruning.test_summary import FRAME
 from tests.report.storage import write_run, write_sweep
@@ -248,6 +251,18 @@ def test_without_an_analysis_there_is_no_section(report: Path) -> None:
     page = Page((report / "index.html").read_text())
     assert "pruning" not in page.ids and "What beam search loses" not in page.text
     assert "What beam search loses" not in (report / "report.md").read_text()
+
+
+def test_figures_have_room_for_many_methods(tmp_path: Path) -> None:
+    for i in range(18):
+        run = write_run(tmp_path / "runs" / f"r{i:02d}", method=f"METHOD {i}", seed=i, n=40, users_count=20)
+        write_pruning(run, summary(8))
+    (table,) = build_pruning(collect(tmp_path).runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where the axes have no room left
+        for figure in pruning_figures("many", table):
+            save(figure, tmp_path / "figures")
+    assert len(list((tmp_path / "figures").glob("many-*.png"))) == 3
 
 
 def test_unfinished_runs_have_no_analysis_yet(tmp_path: Path) -> None:
