@@ -138,7 +138,7 @@ def test_nothing_below_training_imports_ray_or_deepspeed() -> None:
 
 
 def test_a_trial_is_driven_without_a_models_libraries() -> None:
-    """Each trial has two processes that only drive it; loading what the workers need would take them seconds."""
+    """Each trial has two processes that only drive it; what workers need would take them seconds to load."""
     heavy = ("transformers", "peft", "deepspeed", "accelerate", "scipy")
     code = f"import sys, bearray.tuning.search; print(*sorted(set({heavy!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,8 +19,8 @@ PRESETS = {
     "qwen3-4b": "Qwen/Qwen3-4B-Base",
     "qwen3-8b": "Qwen/Qwen3-8B-Base",
 }
-"""Short names of base models and their ids on the Hugging Face hub: the paper's Llamas (Table 4), and Qwen models
-of like size, none of them tuned to follow instructions. `bearray.planning.shapes` knows their sizes."""
+"""Short names of base models and their ids on the Hugging Face hub: the paper's Llamas (Table 4), and Qwen
+models of like size, none of them tuned to follow instructions. `bearray.planning.shapes` knows their sizes."""
 
 LOCAL_PREFIX = "local:"
 STAND_IN_CARD = "bearray-base.json"

@@ -49,14 +49,13 @@ def train_on_ray(run: RunConfig, plan: Record) -> None:
         BearrayError: a worker failed; with its reason.
     """
     gpu = uses_gpu(run.train.device)
+    limits: list[Any] = [StartLimit(_RESTARTS)]  # Ray's annotation is of its first version
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"plan": plan},
         scaling_config=scaling_config(run.train, gpu),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        run_config=ray.train.RunConfig(
-            name=_STATE, storage_path=plan["folder"], callbacks=[StartLimit(_RESTARTS)]
-        ),
+        run_config=ray.train.RunConfig(name=_STATE, storage_path=plan["folder"], callbacks=limits),
     )
     folder = Storage(plan["folder"])
     folder.delete(_STATE)  # of an interrupted benchmark: what is left to do stands in the rounds

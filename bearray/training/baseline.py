@@ -86,6 +86,7 @@ class RayBaselineTrainer:
             and {"folder": self.llm_folder, "key": job.inputs.llm and job.inputs.llm.key},
             "folder": self.folder.root,
         }
+        limits: list[Any] = [StartLimit(_MAX_FAILURES, self.folder.root)]
         trainer = TorchTrainer(
             worker,
             train_loop_config=settings,
@@ -99,7 +100,7 @@ class RayBaselineTrainer:
                 name=f"{job.kind.name}-{job.key[:16]}",
                 storage_path=where.root,
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[StartLimit(_MAX_FAILURES, self.folder.root)],
+                callbacks=limits,
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
