@@ -20,7 +20,7 @@ PRESETS = {
     "qwen3-8b": "Qwen/Qwen3-8B-Base",
 }
 """Short names of base models and their ids on the Hugging Face hub: the paper's Llamas (Table 4), and Qwen
-models of like size, none of them tuned to follow instructions. `bearray.planning.shapes` knows their sizes."""
+models of like size, none tuned to follow instructions. `bearray.planning.shapes` knows their sizes."""
 
 LOCAL_PREFIX = "local:"
 STAND_IN_CARD = "bearray-base.json"

@@ -182,8 +182,8 @@ class DeepSpeedEngine:
             "gradient_clipping": config.max_grad_norm,
             "zero_optimization": {
                 "stage": config.zero_stage,
-                # Gradients are gathered in a buffer of this many numbers. By default it has 500 million, which
-                # is 2 GB and a hundred times an adapter.
+                # Gradients are gathered in a buffer of this many numbers. By default it has 500 million,
+                # which is 2 GB and a hundred times an adapter.
                 "reduce_bucket_size": max(1, sum(p.numel() for p in self.parameters.values())),
             },
             "zero_allow_untested_optimizer": True,
