@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.faults.helpers import wait_for
 from tests.faults.planted import Fault, stuck
+from tests.faults.waiting import wait_for
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,15 +114,6 @@ def assert_predicted_as_undisturbed(
         assert list(ours_row) == list(theirs_row), row
     for row, ours_row, theirs_row in zip(ours["row"], ours["scores"], theirs["scores"], strict=True):
         assert list(ours_row) == pytest.approx(list(theirs_row), rel=0, abs=1e-4), row
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300.0) -> Any:
-    """Wait until a condition is true and return what it came to; the limit is for what never comes."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"no {what} in {seconds:g} seconds"
-        time.sleep(0.1)
-    return value
 
 
 def train_worker_pids() -> set[int]:

@@ -23,8 +23,6 @@ import psutil
 import pytest
 import ray
 
-from bearray.training.loop import Loop
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -67,6 +65,7 @@ def plant_in_trials(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
 
 def faulty_train_loop(fault: Fault, settings: dict[str, Any]) -> None:
     """The product's entry point of a worker, after the fault was planted in its process."""
+    from bearray.training.loop import Loop
     from bearray.training.worker import train_loop
 
     step_as_it_is = Loop.train_step

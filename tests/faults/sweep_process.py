@@ -5,6 +5,8 @@
 GATES is a folder. Every point that the sweep's processes pass is a line in its `passed` file, with the
 process that was there, so that work done twice can be counted. A point that is named in `closed` is not
 passed before there is a file `open`: whoever is there waits, to be killed or interrupted in that moment.
+
+What loads a model's libraries is imported within functions, since trials' drivers read this module, too.
 """
 
 from __future__ import annotations
@@ -26,11 +28,9 @@ from typing import Any
 import psutil
 
 from bearray.config import override
-from bearray.evaluation.evaluate import ShardDecoder
-from bearray.training.loop import Loop
 from bearray.tuning.config import SearchConfig, SweepConfig
 from tests.conftest import MICRO_RUN
-from tests.faults.helpers import wait_for
+from tests.faults.waiting import wait_for
 
 GATES = "BEARRAY_TEST_GATES"
 PR_SET_CHILD_SUBREAPER = 36
@@ -38,6 +38,8 @@ EPOCHS = 3
 TRIALS = 2
 STEPS = 3 * EPOCHS
 ROOT = Path(__file__).resolve().parents[2]
+OWN_ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+"""Ray's workers are nice to others by default, so that beside busy processes they would hardly run."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,13 @@ def gates_here() -> Gates:
     return Gates(Path(os.environ[GATES]))
 
 
-def name_of(loop: Loop) -> str:
+def name_of(loop: Any) -> str:
     """A trial by its lambda, since that is what a search draws."""
     return f"{loop.config.objective.lam:.6f}"
 
 
-class GatedDecoder(ShardDecoder):
-    def table(self, cases: Any, job: Any) -> Any:
-        gates_here().reach(f"shard {job['decoded']} {job['shard']}")
-        return super().table(cases, job)
-
-
 def gated_train_loop(settings: dict[str, Any]) -> None:
+    from bearray.training.loop import Loop
     from bearray.training.worker import train_loop
 
     step_as_it_is = Loop.train_step
@@ -141,6 +138,7 @@ def main() -> None:
     from bearray.evaluation import evaluate
     from bearray.tuning import main as command_line
     from bearray.tuning import search, sweep
+    from tests.faults.gated_decoder import GatedDecoder
 
     os.environ[GATES] = sys.argv[1]
     with_parameters = search.tune.with_parameters
@@ -232,13 +230,11 @@ def starting(gates: Gates, arguments: Sequence[str], logs: Path) -> Iterator[Sta
     def start(prefix: Sequence[str] = ()) -> SweepProcess:
         log = logs / f"sweep-{len(started)}.log"
         command = [*prefix, sys.executable, "-m", "tests.faults.sweep_process", str(gates.folder), *arguments]
-        # Ray's workers are nice to others by default, so that beside busy processes they would hardly run.
-        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
         with log.open("w") as output:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | own,
+                env=os.environ | OWN_ENVIRONMENT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -13,8 +13,10 @@ import pytest
 from bearray.config import RunConfig
 from bearray.evaluation import evaluate, evaluate_run
 from bearray.runs import Storage
-from tests.faults.helpers import Undisturbed, assert_predicted_as_undisturbed, compare, wait_for
-from tests.faults.sweep_process import GATES, GatedDecoder, Gates
+from tests.faults.gated_decoder import GatedDecoder
+from tests.faults.helpers import Undisturbed, assert_predicted_as_undisturbed, compare
+from tests.faults.sweep_process import GATES, Gates
+from tests.faults.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checks import Find, assert_as_undisturbed, assert_steps
-from tests.faults.helpers import wait_for
 from tests.faults.sweep_process import Gates, SweepProcess, starting
+from tests.faults.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 

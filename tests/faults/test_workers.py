@@ -50,7 +50,7 @@ def test_a_worker_that_dies_at_the_start_and_one_killed_in_the_middle_of_an_epoc
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    config, folder = fault_run(), Storage(str(tmp_path / "run"))
+    config, folder = fault_run({"train.engine": "deepspeed"}), Storage(str(tmp_path / "run"))
     expected = undisturbed(config)
     fault = Fault(str(tmp_path / "journal"), step=4, rank=1)  # the second step of the second epoch
     plant(monkeypatch, fault)
