@@ -10,7 +10,6 @@ import tyro
 from bearray.baselines.registry import BASELINES
 from bearray.config import RunConfig, override
 from bearray.config.checks import at_least, optional_count
-from bearray.config.inputs import BackboneName
 from bearray.errors import ConfigError
 from bearray.objectives import OBJECTIVES
 from bearray.tuning.config import CPU, SMOKE
@@ -23,19 +22,6 @@ DEMO = "demo"
 PAPER_METHODS = ("sft", "d3", "cft", "d2lr", "igd", "msl", "sdpo", "rosepo", "sprec", "bear")
 """Rows of Table 2 that are fine-tuned, in its order; d3 decodes SFT's model in another way."""
 D3 = "d3"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperModels:
-    """Base models: presets, hub ids, folders, or local:tiny|small|medium. Sizes with the same model share its
-    runs."""
-
-    base: str = "llama-3.2-3b"
-    """Of all tables but the fourth."""
-    small: str | None = "llama-3.2-1b"
-    """Table 4's first; None: not run."""
-    large: str | None = "llama-3-8b"
-    """Table 4's second; None: not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +42,14 @@ class PaperConfig:
     """Folder that holds the prepared data sets."""
     storage: str = "results/paper"
     """Where runs and the document go: a folder. Give it again to continue."""
-    models: PaperModels = field(default_factory=PaperModels)
-    """The base models."""
-    backbones: tuple[BackboneName, ...] = ("llara", "allmrec")
+    base_model: str = "llama-3.2-3b"
+    """The base model of all tables but the fourth: a preset, hub id, folder, or local:tiny|small|medium.
+    Sizes with the same model share its runs."""
+    smaller_model: str | None = "llama-3.2-1b"
+    """Table 4's first; None: not run."""
+    larger_model: str | None = "llama-3-8b"
+    """Table 4's second; None: not run."""
+    backbones: tuple[Literal["llara", "allmrec"], ...] = ("llara", "allmrec")
     """Table 3's backbones, beside bigrec, which all others have."""
     methods: tuple[str, ...] = PAPER_METHODS
     """Rows of Table 2: the paper's and, if wanted, other objectives (`bearray objectives`)."""
@@ -120,8 +111,6 @@ class PaperConfig:
         unknown = [b for b in self.baselines if b not in BASELINES]
         if unknown:
             raise ConfigError(f"baselines has {unknown[0]!r}; it must be of {', '.join(BASELINES)}")
-        if "bigrec" in self.backbones:
-            raise ConfigError("backbones has 'bigrec', which is always run; it lists those beside it")
         for name in ("sample_users", "trials", "timing_rounds"):
             at_least(name, getattr(self, name), 1)
         for name in ("baseline_epochs", "pruning_windows", "pruning_budget", "chains"):
@@ -157,9 +146,9 @@ class PaperConfig:
             datasets=(DEMO,) if smoke else self.datasets,
             sampled=(DEMO,) if smoke else self.sampled,
             sample_users=100 if smoke else 500,
-            models=PaperModels(base="local:tiny", small="local:tiny", large="local:tiny")
-            if smoke
-            else PaperModels(base="local:tiny", small=None, large=None),
+            base_model="local:tiny",
+            smaller_model="local:tiny" if smoke else None,
+            larger_model="local:tiny" if smoke else None,
             baseline_epochs=2 if smoke else 20,
             trials=1 if smoke else 3,
             lam=(0.25, 2.0) if smoke else (0.25, 1.0, 4.0),

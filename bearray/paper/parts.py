@@ -99,23 +99,23 @@ def elements(config: PaperConfig) -> list[tuple[str, int]]:
 
 def base_part(config: PaperConfig, dataset: str) -> Part:
     """The part of Table 2."""
-    return Part(dataset, "bigrec", config.models.base)
+    return Part(dataset, "bigrec", config.base_model)
 
 
 def sample_parts(config: PaperConfig) -> list[Part]:
     """The parts of Table 5."""
     names = [name for name in config.datasets if name in config.sampled]
-    return [Part(name, "bigrec", config.models.base, sampled=True) for name in names]
+    return [Part(name, "bigrec", config.base_model, sampled=True) for name in names]
 
 
 def backbone_parts(config: PaperConfig, dataset: str) -> list[Part]:
     """The parts of Table 3."""
-    return [Part(dataset, backbone, config.models.base) for backbone in config.backbones]
+    return [Part(dataset, backbone, config.base_model) for backbone in config.backbones]
 
 
 def size_parts(config: PaperConfig, dataset: str) -> list[Part]:
     """The parts of Table 4 that are run."""
-    sizes = (config.models.small, config.models.large)
+    sizes = (config.smaller_model, config.larger_model)
     return [Part(dataset, "bigrec", base) for base in sizes if base is not None]
 
 

@@ -164,17 +164,16 @@ def _blocks(config: PaperConfig, table: int) -> list[tuple[str, dict[str, Any], 
     """(name, published table, backbone, base model or None where it is not asked for)."""
     entries = {(t["table"], t["backbone"], t["base_model"]): t for t in published()["tables"]}
     big, small, large = "llama-3.2-3b", "llama-3.2-1b", "llama-3-8b"
-    models = config.models
     if table == 2:
-        return [("", entries["2", "bigrec", big], "bigrec", models.base)]
+        return [("", entries["2", "bigrec", big], "bigrec", config.base_model)]
     if table == 3:
         return [
-            (words, entries["3", b, big], b, models.base if b in config.backbones else None)
+            (words, entries["3", b, big], b, config.base_model if b in config.backbones else None)
             for b, words in (("llara", "LLaRA"), ("allmrec", "A-LLMRec"))
         ]
     return [
-        ("1B", entries["4", "bigrec", small], "bigrec", models.small),
-        ("8B", entries["4", "bigrec", large], "bigrec", models.large),
+        ("1B", entries["4", "bigrec", small], "bigrec", config.smaller_model),
+        ("8B", entries["4", "bigrec", large], "bigrec", config.larger_model),
     ]
 
 

@@ -217,7 +217,7 @@ def _sensitivity(config: PaperConfig, part: Part) -> Step:
 
 
 def _baseline(config: PaperConfig, name: str, method: str) -> Step:
-    part = Part(name, "bigrec", config.models.base)
+    part = Part(name, "bigrec", config.base_model)
     entry = baseline(method)
     data = _baseline_data(config.run, absolute(str(data_folder(config, part))))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bearray.paper.config import PaperConfig, PaperModels
+from bearray.paper.config import PaperConfig
 from bearray.paper.parts import Part
 from tests.efficiency.planted import content
 from tests.report.storage import evaluate, ranks, write_predictions, write_run
@@ -30,7 +30,9 @@ def paper_config(root: Path, **changes: Any) -> PaperConfig:
         "datasets": ("toy", "demo"),
         "sampled": ("toy",),
         "sample_users": 50,
-        "models": PaperModels(base=BASE, small=BASE, large=None),
+        "base_model": BASE,
+        "smaller_model": BASE,
+        "larger_model": None,
         "backbones": ("llara",),
         "methods": ("sft", "d3", "igd", "msl", "sdpo", "bear", "grpo"),
         "baselines": ("sasrec", "llm-cf"),

@@ -8,7 +8,7 @@ import pytest
 
 from bearray.config import to_dict
 from bearray.errors import ConfigError
-from bearray.paper.config import FIGURES, TABLES, PaperConfig, PaperModels, defaults, scaled
+from bearray.paper.config import FIGURES, TABLES, PaperConfig, defaults, scaled
 from bearray.paper.parts import Part, all_methods, base_part, elements, needs, needs_of
 from bearray.paper.sweeps import part_sweep, sensitivity_sweep
 
@@ -47,7 +47,7 @@ def test_each_element_needs_its_own() -> None:
 
 
 def test_sizes_of_one_model_share_its_runs() -> None:
-    same = config(models=PaperModels(base="local:tiny", small="local:tiny", large=None))
+    same = config(base_model="local:tiny", smaller_model="local:tiny", larger_model=None)
     assert set(needs_of(same, "table", 4).methods) == {base_part(same, name) for name in same.datasets}
 
 
@@ -106,7 +106,6 @@ def test_sensitivity_varies_one_thing_at_a_time() -> None:
         ({"methods": ("sft", "msl")}, "methods lacks bear"),
         ({"methods": ("sft", "bear", "nothing")}, "methods has 'nothing'"),
         ({"baselines": ("nothing",)}, "baselines has 'nothing'"),
-        ({"backbones": ("bigrec",)}, "always run"),
         ({"trials": 0}, "trials"),
         ({"pruning_windows": 0}, "pruning_windows"),
     ],
