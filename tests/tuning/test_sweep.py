@@ -19,16 +19,17 @@ from tests.conftest import MICRO_RUN
 
 
 def micro_sweep(data: Path, base: Path, storage: Path) -> SweepConfig:
-    changes = {"objective.name": "bear", "train.cpus_per_worker": 0.9, "evaluation.exact_test": True}
+    changes = {"objective.name": "sdpo_bear", "objective.negatives": 2, "train.cpus_per_worker": 0.9}
+    changes |= {"evaluation.exact_test": True}
     changes = {**MICRO_RUN, **changes, "train.epochs": 1}
     return SweepConfig(
         data_dir=str(data),
         storage=str(storage),
         base_model=(str(base),),
-        methods=("dpo", "bear", "sft"),
+        methods=("sdpo_bear", "sft"),
         seeds=(42, 43),
-        method_settings=("dpo:train.epochs=2",),
-        search=SearchConfig(trials=2),
+        method_settings=("sdpo_bear:train.epochs=2",),
+        search=SearchConfig(trials=2, methods=("sdpo_bear",)),
         run=override(SweepConfig().run, changes),
     )
 
@@ -86,17 +87,17 @@ class TestSweep:
     def test_every_run_ended_and_one_of_each_method_and_seed_was_tested(self, finished_sweep: Any) -> None:
         _, storage = finished_sweep
         results, settings = _results(storage), _settings(storage)
-        assert len(results) == 2 + 2 + 3  # two seeds of SFT and DPO; two trials and another seed of BEAR
+        assert len(results) == 2 + 3  # two seeds of SFT; two trials and another seed of S-DPO with BEAR
         assert {r["status"] for r in results.values()} == {"finished"}
         chosen = {name for name, r in results.items() if r["chosen"]}
         tested = sorted((settings[n]["objective"]["name"], settings[n]["train"]["seed"]) for n in chosen)
-        assert tested == [(m, s) for m in ("bear", "dpo", "sft") for s in (42, 43)]
+        assert tested == [(m, s) for m in ("sdpo_bear", "sft") for s in (42, 43)]
         assert all("test" not in r for name, r in results.items() if name not in chosen)
 
     def test_the_best_trial_is_trained_again_with_the_other_seed(self, finished_sweep: Any) -> None:
         _, storage = finished_sweep
         results, settings = _results(storage), _settings(storage)
-        bear = {name: settings[name] for name in results if name.startswith("bear")}
+        bear = {name: settings[name] for name in results if name.startswith("sdpo_bear")}
         first = {name for name, run in bear.items() if run["train"]["seed"] == 42}
         (again,) = set(bear) - first
         (best,) = (name for name in first if results[name]["chosen"])
@@ -107,10 +108,10 @@ class TestSweep:
         _, storage = finished_sweep
         settings = _settings(storage)
         for name, run in settings.items():
-            dpo = name.startswith("dpo")
-            assert run["train"]["epochs"] == (2 if dpo else 1)
-            assert (run["train"]["init_adapter"] is not None) == dpo
-            if dpo:
+            preference = name.startswith("sdpo_bear")
+            assert run["train"]["epochs"] == (2 if preference else 1)
+            assert (run["train"]["init_adapter"] is not None) == preference
+            if preference:
                 sft = run["train"]["init_adapter"].removeprefix("run:")
                 assert settings[sft]["objective"]["name"] == "sft"
                 assert settings[sft]["train"]["seed"] == run["train"]["seed"]
@@ -135,7 +136,7 @@ class TestSweep:
 
     def test_the_sweep_leaves_journal_tensorboard_and_report(self, finished_sweep: Any) -> None:
         _, storage = finished_sweep
-        assert list(storage.glob("optuna/bear-*.log"))
+        assert list(storage.glob("optuna/sdpo_bear-*.log"))
         assert list(storage.glob("tune/**/events.out.tfevents*"))
         page = (storage / "report" / "index.html").read_text()
         assert "BEAR" in page and "stand-in" in page
