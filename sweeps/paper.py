@@ -8,7 +8,13 @@ command. Give the same --storage again to continue, to add tables, data sets, ba
 --document-only, to write the document anew.
 """
 
+from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.main import main
 
+
+def sweep() -> PaperConfig:
+    return defaults()
+
+
 if __name__ == "__main__":
-    main()
+    main(sweep)

@@ -12,7 +12,6 @@ from bearray.config import RunConfig, override
 from bearray.config.checks import at_least, optional_count
 from bearray.errors import ConfigError
 from bearray.objectives import OBJECTIVES
-from bearray.tuning.config import CPU, SMOKE
 
 TABLES = (1, 2, 3, 4, 5)
 FIGURES = (3, 4, 5, 6, 7, 8, 9)
@@ -165,7 +164,3 @@ class PaperConfig:
 def defaults() -> PaperConfig:
     """The paper's own settings; the test is made with length penalty 1, too, as in the released code."""
     return PaperConfig(run=override(RunConfig(), {"evaluation.also_length_penalty": True}))
-
-
-def scaled(config: PaperConfig, scale: Literal["paper", "cpu", "smoke"]) -> PaperConfig:
-    return config.at_scale(scale, SMOKE if scale == "smoke" else CPU)

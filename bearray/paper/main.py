@@ -1,34 +1,31 @@
-"""Every table and figure of the BEAR paper (arXiv 2601.22925): what is missing is run, a document has ours
-beside theirs. The same command again continues, or adds what else is asked for."""
+"""The command line of `bearray paper` and sweeps/paper.py."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bearray.paper.config import PaperConfig, defaults, scaled
+from bearray.paper.config import PaperConfig
 from bearray.tuning.main import exit_code, parse
 
-
-def recipe() -> PaperConfig:
-    """The paper's own settings; the command line is described by this module's words."""
-    return defaults()
+Recipe = Callable[[], PaperConfig]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """What `sweeps/paper.py` does; exits as `run` returns."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+def main(recipe: Recipe) -> None:
+    """What `sweeps/paper.py` does with the process's arguments; exits as `run` returns."""
+    sys.exit(run(recipe, sys.argv[1:]))
 
 
-def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
+def run(recipe: Recipe, arguments: Sequence[str], *, prog: str | None = None) -> int:
     """Parse and work; the exit code.
 
     Args:
+        recipe: the settings before the command line's; its module's words describe the command.
         arguments: the command line. prog: what --help calls the program.
     """
 
     def work() -> None:
-        config: PaperConfig = parse(recipe, arguments, prog=prog, at_scale=scaled)
+        config = parse(recipe, arguments, prog=prog)
         from bearray.paper.run import run_paper  # ray only once the arguments are known to be right
 
         run_paper(config)

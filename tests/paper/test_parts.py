@@ -8,9 +8,10 @@ import pytest
 
 from bearray.config import to_dict
 from bearray.errors import ConfigError
-from bearray.paper.config import FIGURES, TABLES, PaperConfig, defaults, scaled
+from bearray.paper.config import FIGURES, TABLES, PaperConfig, defaults
 from bearray.paper.parts import Part, all_methods, base_part, elements, needs, needs_of
 from bearray.paper.sweeps import part_sweep, sensitivity_sweep
+from bearray.tuning.config import CPU
 
 MAIN = Part("office", "bigrec", "llama-3.2-3b")
 
@@ -74,7 +75,7 @@ def test_folders_are_apart() -> None:
 def test_backbones_get_short_vectors_at_small_scales_only() -> None:
     llara = replace(MAIN, backbone="llara")
     assert part_sweep(config(), llara).run.model.soft.sasrec.train.epochs == 200
-    small = scaled(config(), "cpu")
+    small = config().at_scale("cpu", CPU)
     tiny = replace(MAIN, base="local:tiny")
     soft = part_sweep(small, replace(tiny, backbone="llara")).run.model.soft
     assert soft.sasrec.train.epochs == small.baseline_epochs

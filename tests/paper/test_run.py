@@ -14,11 +14,12 @@ from bearray.config import to_dict
 from bearray.data import open_dataset
 from bearray.errors import BearrayError, ConfigError, MissingFileError, StorageError
 from bearray.paper import run as paper_run
-from bearray.paper.config import PaperConfig, defaults, scaled
+from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs
 from bearray.paper.parts import Part, needs
 from bearray.paper.run import run_paper
 from bearray.paper.steps import Step, steps
+from bearray.tuning.config import SMOKE
 
 PART = Part("demo", "bigrec", "local:tiny")
 
@@ -41,7 +42,7 @@ class Work:
 
 @pytest.fixture
 def smoke(tmp_path: Path) -> PaperConfig:
-    return replace(scaled(defaults(), "smoke"), storage=str(tmp_path / "paper"))
+    return replace(defaults().at_scale("smoke", SMOKE), storage=str(tmp_path / "paper"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bearray.paper.config import PaperConfig, defaults, scaled
+from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.run import run_paper
 from bearray.tuning.main import parse
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> tuple[PaperConfig, Path]:
     storage = tmp_path_factory.mktemp("paper")
-    config = parse(defaults, ["--smoke", "--storage", str(storage)], at_scale=scaled)
+    config = parse(defaults, ["--smoke", "--storage", str(storage)])
     return config, run_paper(config).parent
 
 
