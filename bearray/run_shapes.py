@@ -49,7 +49,7 @@ SHAPES: dict[str, Any] = {
         "best_epoch": Number(whole=True, low=0, null=True),
         "valid": {"*": _number},
         "seconds": {"train": _number, "valid": _number, "test": _number, "decoding": {"*": _number}},
-        "test": {"*": {"all": _estimates, "proven": _number}},
+        "test": {"*": {**dict.fromkeys(("all", "warm", "cold"), _estimates), "proven": _number}},
     },
     "sweep.json": {"sweep": dict, "data_stats": dict, "departures": [str], "dataset": str, "data_hash": str},
     "manifest.json": {"decoding": dict, "rows": _rows, "shard_size": Number(whole=True, low=1, high=2**31)},

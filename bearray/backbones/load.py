@@ -33,9 +33,15 @@ def load_tokenizer(base: str, *, revision: str | None = None) -> PreTrainedToken
 
     name = _checked_name(base, needs_weights=False)
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tokenizer("a", add_special_tokens=True)  # settings of a wrong type show only where they are used
+        return tokenizer
     except Exception as error:  # transformers, huggingface_hub and tokenizers raise a dozen kinds
         raise ModelError(_explain(base, name, "tokenizer", error)) from error
+    except BaseException as panic:  # tokenizers' own code, which is Rust, has given up: no Exception
+        if type(panic).__name__ != "PanicException":
+            raise
+        raise ModelError(f"the tokenizer of {base} is damaged: {panic}") from panic
 
 
 def load_model(

@@ -157,12 +157,12 @@ def merge_for_inference(model: PeftModel, *, copy_base: bool = False) -> PreTrai
     digits matter.
 
     Raises:
-        ModelError: the adapter holds a value that is not finite.
+        ModelError: the adapter holds a value that is not finite, or is of a kind that cannot be merged.
     """
     source = copy.deepcopy(model) if copy_base else model
     try:
         merged = source.merge_and_unload(safe_merge=True)
-    except ValueError as error:
+    except Exception as error:  # values that are not finite, and settings of PEFT that only its merge refuses
         raise ModelError(f"the adapter cannot be merged: {error}") from error
     return merged.eval()
 

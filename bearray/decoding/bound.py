@@ -57,7 +57,7 @@ class BranchAndBound(ABC):
         self.scorer = scorer
         self.trie = scorer.trie
         self.full = scorer.normalize == "full"
-        self.budget = node_budget
+        self.budget = None if node_budget is None else min(node_budget, 2**62)  # what a tensor can hold
         self.expand_width = expand_width
         users, device = len(ids), ids.device
         self.tree = PrefixTree(scorer.network, ids, lengths, self.trie.max_depth, reserve=256)

@@ -22,7 +22,10 @@ _WORDS = {
     "trie": "beam search, softmax over the valid next tokens (`trie`)",
     "full": "beam search, softmax over the whole vocabulary (`full`)",
     "exact": "exact search",
+    "trie_lp1": "beam search with length penalty 1, softmax over the valid next tokens (`trie`)",
+    "full_lp1": "beam search with length penalty 1, softmax over the whole vocabulary (`full`)",
 }
+"""Ways in which a test is decoded; one that is not here is called as its run calls it."""
 
 
 def model_card(about: Mapping[str, Any]) -> str:
@@ -77,16 +80,16 @@ def _figures(about: Mapping[str, Any]) -> str:
         "On the data set's test windows, which are later than its training windows; 95% intervals, bootstrap "
         "over users. Warm: the target occurs in training.",
     ]
-    for decoding in sorted(test, key=list(_WORDS).index):
-        groups = test[decoding]
+    for decoding in [*(name for name in _WORDS if name in test), *sorted(test.keys() - _WORDS.keys())]:
+        groups, words = test[decoding], _WORDS.get(decoding, md(decoding))
         shown = [name for name in ("all", "warm", "cold") if (groups.get(name) or {}).get("n")]
-        metrics = [name for name in groups["all"] if "@" in name and name != "ndcg@1"]
+        metrics = [name for name in groups.get("all", {}) if "@" in name and name != "ndcg@1"]
         heads = [f"{name} ({groups[name]['n']:,} windows)" for name in shown]
-        lines += ["", f"**{_WORDS[decoding][0].upper()}{_WORDS[decoding][1:]}**", ""]
+        lines += ["", f"**{words[:1].upper()}{words[1:]}**", ""]
         lines += [_row(["metric", *heads]), _row(["---"] * (1 + len(heads)))]
         for metric in metrics:
-            lines.append(_row([metric.upper(), *(_interval(groups[name].get(metric)) for name in shown)]))
-        if "proven" in groups:
+            lines.append(_row([md(metric.upper()), *(_interval(groups[name].get(metric)) for name in shown)]))
+        if groups.get("proven") is not None:
             lines += ["", f"Lists proven to be the true best ones: {groups['proven']:.1%}."]
     lines += [
         "",
@@ -168,8 +171,11 @@ def _validation(about: Mapping[str, Any]) -> str:
     return ", ".join(named) or "not recorded"
 
 
-def _interval(value: Mapping[str, float] | None) -> str:
-    return "-" if value is None else f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+def _interval(value: Mapping[str, float | None] | None) -> str:
+    mean, low, high = ((value or {}).get(name) for name in ("mean", "low", "high"))
+    if mean is None or low is None or high is None:
+        return "-"
+    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _row(cells: list[str]) -> str:

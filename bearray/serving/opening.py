@@ -132,6 +132,8 @@ def _open_export(folder: Path, device: torch.device) -> Recommender:
         words = PromptTemplate(*(str(prompt[name]) for name in ("plural", "past", "singular")))
         unescape, dtype = bool(about["unescape"]), DTYPES[about["dtype"]]
         limit = prompt["max_tokens"]
+        if type(limit) is not int or limit < 1:
+            raise TypeError(f"'max_tokens': it is {limit!r}, not a number of tokens")
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder / EXPORT} is damaged at {error}; export the run again") from error
     tokenizer = load_tokenizer(str(folder))

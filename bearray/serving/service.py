@@ -81,7 +81,8 @@ class Reply:
 
     @property
     def body(self) -> bytes:
-        return json.dumps(self.content, ensure_ascii=False, allow_nan=False).encode()
+        # A path may hold halves of characters, and a refusal repeats it.
+        return json.dumps(self.content, ensure_ascii=False, allow_nan=False).encode(errors="replace")
 
 
 class Service:

@@ -33,8 +33,10 @@ class Reader:
     damage: Callable[[Path, random.Random], str] = damage
     share: float = 1.0
     """How often, relative to the others."""
+    also_draws: bool = False
+    """It draws options beside what it reads, so that good files, too, may be refused."""
 
     @property
     def draws(self) -> bool:
-        """Whether it draws its own values instead of reading files."""
-        return self.damage is undamaged
+        """Whether it draws values of its own, beside files or instead of them."""
+        return self.also_draws or self.damage is undamaged

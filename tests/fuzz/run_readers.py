@@ -281,7 +281,11 @@ def _read_soft(folder: Path, rng: random.Random) -> None:
     with backbone.passing():
         ids = torch.tensor(backbone.encode_prompts([_TITLES[:3]]))
         states = soft(ids)
-    assert states.shape == (*ids.shape, 8) and states.isfinite().all(), "vectors that are no numbers"
+    assert states.shape == (*ids.shape, 8)
+    largest = max(
+        float(v.float().abs().max()) for v in (*soft.vectors.tensors().values(), *soft.parameters())
+    )
+    assert largest > 1e6 or states.isfinite().all(), "vectors that are no numbers"
 
 
 # --- comparing runs
@@ -363,9 +367,9 @@ RUN_READERS: tuple[Reader, ...] = (
         share=1.0,
     ),
     Reader("export", _export, _open_export, damage=_damage_in("out"), share=0.5),
-    Reader("histories", _histories, _recommend),
+    Reader("histories", _histories, _recommend, also_draws=True),
     Reader("requests", nothing, _ask, damage=undamaged, share=2.0),
     Reader("soft-tokens", _soft, _read_soft),
-    Reader("compare", _compared, _compare, damage=_damage_in("runs")),
-    Reader("leaderboard", _compared, _leaderboard, damage=_damage_in("runs")),
+    Reader("compare", _compared, _compare, damage=_damage_in("runs"), also_draws=True),
+    Reader("leaderboard", _compared, _leaderboard, damage=_damage_in("runs"), also_draws=True),
 )

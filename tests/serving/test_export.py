@@ -90,6 +90,15 @@ def test_the_licence_is_unknown_unless_known(export: Path) -> None:
     assert 'license: "unknown"' in other and "unknown here; ask" in other
 
 
+def test_the_card_of_a_damaged_or_later_result(export: Path) -> None:
+    about = json.loads((export / "bearray.json").read_text())
+    groups = {"all": {"n": 3, "hr@1|x": {"mean": 0.5}, "ndcg@10": {"mean": 0.25, "low": 0.125, "high": 0.5}}}
+    about["result"]["test"] = {"trie_lp1": groups, "some day": groups | {"proven": None}, "full": {}}
+    card = model_card(about)
+    assert "**Beam search with length penalty 1" in card and "**Some day**" in card
+    assert "| NDCG@10 | 0.2500 [0.1250, 0.5000] |" in card and "| HR@1\\|X | - |" in card
+
+
 def test_a_run_that_was_not_tested_says_so(export: Path) -> None:
     about = json.loads((export / "bearray.json").read_text())
     del about["result"]["test"]
@@ -166,6 +175,8 @@ def test_what_cannot_be_exported(export: Path, run_folder: Path, tmp_path: Path)
         ("bearray.json", '{"format": 99}', DataError, "is of format 99"),
         ("bearray.json", "[]", DataError, r"bearray\.json"),
         ("bearray.json", '{"format": 1}', DataError, "is damaged at 'prompt'"),
+        ("bearray.json", "max_tokens", DataError, r"is damaged at 'max_tokens': it is \{\}"),
+        ("tokenizer_config.json", "model_max_length", ModelError, "tokenizer"),
         ("items.parquet", "PAR1", DataError, r"cannot be read as a Parquet file.*export the run again"),
         ("items.parquet", None, MissingFileError, r"items\.parquet does not exist"),
         ("model.safetensors", "x", ModelError, "cannot be opened"),
@@ -178,6 +189,10 @@ def test_damage_is_named(
     for file in export.iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / name).unlink()
+    if content in ("max_tokens", "model_max_length"):  # of another type
+        about = json.loads((export / name).read_text())
+        about.get("prompt", about)[content] = {}
+        content = json.dumps(about)
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(error, match=message):

@@ -37,6 +37,11 @@ def test_an_answer_is_the_recommenders(service: Service, histories: list[list[st
     assert answer == {"lists": [plain(row) for row in both]}
 
 
+def test_a_path_with_half_a_character(service: Service) -> None:
+    reply = service.route("GET", "/\ud800", {})
+    assert reply is not None and reply.status == 404 and json.loads(reply.body)["error"]
+
+
 def test_exact_search_is_bounded(recommender: Recommender, histories: list[list[str]]) -> None:
     free = Service(recommender, Limits(exact_nodes=None))
     assert asked(free, history=histories[0], exact=True)["proven_exact"]
