@@ -14,7 +14,11 @@ from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.run import run_paper
 from bearray.tuning.main import parse
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(2_400),
+]  # all of the paper, in one fixture
 
 
 @pytest.fixture(scope="module")
