@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(2_400),
-]  # all of the paper, in one fixture
+]
 
 
 @pytest.fixture(scope="module")
