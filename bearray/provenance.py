@@ -7,6 +7,7 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "bearray",
@@ -51,6 +52,11 @@ def _git(root: Path, *arguments: str) -> str:
         ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
     )
     return run.stdout.strip()
+
+
+def made() -> dict[str, Any]:
+    """What every result records about itself: versions, git revision and time of creation."""
+    return {"versions": versions(), "git": git_revision(), "created": now()}
 
 
 def now() -> str:

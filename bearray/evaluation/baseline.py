@@ -23,7 +23,7 @@ from bearray.errors import ResumeError
 from bearray.evaluation.predictions import predictions_in, to_table
 from bearray.evaluation.shards import write_shard
 from bearray.metrics import evaluate
-from bearray.provenance import git_revision, now, versions
+from bearray.provenance import made
 from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
 
@@ -106,7 +106,7 @@ def begin_baseline_run(
                 f"{folder.root} holds a run with other settings: {'; '.join(changed)}; give another --out"
             )
         return
-    folder.write_json(_CONFIG, about | {"versions": versions(), "git": git_revision(), "created": now()})
+    folder.write_json(_CONFIG, about | made())
 
 
 def _settings(

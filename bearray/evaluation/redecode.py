@@ -6,15 +6,16 @@ on the validation split.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from bearray.config import config_hash, override, to_dict
 from bearray.evaluation.evaluate import Decoded, decode_split, evaluate_run
 from bearray.evaluation.pool import OnShard
 from bearray.metrics import evaluate
-from bearray.provenance import git_revision, now, versions
+from bearray.provenance import made
 from bearray.runs import Storage
 from bearray.trained import CONFIG, RESULT, TrainedRun
 
@@ -34,15 +35,17 @@ def choose_decoding(
     """
     if len(options) == 1:
         return options[0]
-    scores = []
-    for changes in options:
-        config = override(run.config, changes)
-        name = f"valid-{config_hash(dict(changes), 6)}"
-        own = config.decoding.normalize
-        where: dict[Decoded, Storage] = {own: folder.child(name, run.name)}
-        frame = decode_split(config, run.checkpoint, where, split="valid", on_shard=on_shard)[own]
-        scores.append(evaluate(frame, (10,))["all"][METRIC]["mean"])
+    frames = [_validated(run, changes, folder, on_shard) for changes in options]
+    scores = [evaluate(frame, (10,))["all"][METRIC]["mean"] for frame in frames]
     return options[scores.index(max(scores))]
+
+
+def _validated(run: TrainedRun, changes: Changes, folder: Storage, on_shard: OnShard | None) -> pd.DataFrame:
+    """Predictions of the validation split, decoded once for each run and change."""
+    config = override(run.config, dict(changes))
+    own: Decoded = config.decoding.normalize
+    where = {own: folder.child(f"{run.name}-{config_hash(dict(changes), 6)}")}
+    return decode_split(config, run.checkpoint, where, split="valid", on_shard=on_shard)[own]
 
 
 def redecoded(
@@ -50,6 +53,7 @@ def redecoded(
     changes: Changes,
     folder: Storage,
     *,
+    valid: Storage,
     method: str,
     kind: str,
     on_shard: OnShard | None = None,
@@ -59,6 +63,7 @@ def redecoded(
     Args:
         run: the trained run. changes: to its settings, of the group decoding.
         folder: the new run folder; one that is finished stays as it is.
+        valid: where the validation split's predictions are kept, as for `choose_decoding`.
         method: what it is called in tables.
         kind: the base model's kind, for reports.
 
@@ -84,20 +89,16 @@ def redecoded(
             "data_hash": run.data_hash,
             "decoded_from": run.name,
         }
-        made = {"versions": versions(), "git": git_revision(), "created": now()}
-        folder.write_json(CONFIG, {"run": to_dict(config), **about, **made})
-    own = config.decoding.normalize
-    began = time.perf_counter()
-    where: dict[Decoded, Storage] = {own: folder.child("predictions_valid")}
-    frame = decode_split(config, run.checkpoint, where, split="valid", on_shard=on_shard)[own]
-    valid = {k: v["mean"] for k, v in evaluate(frame, config.evaluation.ks)["all"].items() if "@" in k}
-    seconds = {"train": before["seconds"]["train"], "valid": time.perf_counter() - began}
+        folder.write_json(CONFIG, {"run": to_dict(config), **about, **made()})
+    frame = _validated(run, changes, valid, on_shard)
+    metrics = evaluate(frame, config.evaluation.ks)["all"]
+    seconds = {"train": before["seconds"]["train"], "valid": frame.attrs.get("seconds")}
     measured = evaluate_run(config, run.checkpoint, folder, on_shard=on_shard)
     result = {
         "status": "finished",
         "error": None,
         "best_epoch": before["best_epoch"],
-        "valid": valid,
+        "valid": {name: value["mean"] for name, value in metrics.items() if "@" in name},
         "checkpoint": run.checkpoint,
         "seconds": seconds | measured["seconds"],
         "chosen": False,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bearray.config import RunConfig, override
-from bearray.data import Dataset
 from bearray.errors import ConfigError, ModelError
 from bearray.paper.config import PaperConfig
 from bearray.paper.parts import Part
@@ -24,6 +22,8 @@ from bearray.planning import (
     total,
 )
 from bearray.planning.cards import card
+from bearray.planning.lengths import work_of
+from bearray.planning.sweep import MethodCost
 from bearray.tuning.settings import method_settings
 
 
@@ -40,16 +40,23 @@ class Cost:
     """Why it is not."""
 
 
-def costs(config: PaperConfig, steps: Sequence[Step], datasets: Mapping[str, Dataset]) -> list[Cost]:
-    """What each step still has to do, and how long that takes."""
+def costs(config: PaperConfig, steps: Sequence[Step]) -> list[Cost]:
+    """What each step still has to do, and how long that takes.
+
+    Raises:
+        BearrayError: a data set cannot be used.
+    """
     device = _device(config)
+    works: dict[Part, Work] = {}  # all of a part's runs have the same windows
     found = []
     for step in steps:
         left = max(0, step.runs - step.done())
         hours, why = None, "" if left == 0 else "not estimated: short beside the training of LLMs"
         if left and step.trains is not None:
             try:
-                hours = _training(config, step, left, datasets[step.part.data_name], device)
+                if step.part not in works:
+                    works[step.part] = work_of(_settings(step))
+                hours = _training(config, step, left, works[step.part], device)
                 why = ""
             except ModelError as error:  # a local base model that is not built yet has no known size
                 why = f"not estimated: {error}"
@@ -63,39 +70,36 @@ def _device(config: PaperConfig) -> Device:
     return device_here() if config.scale == "paper" else CPU_CORE
 
 
-def _training(config: PaperConfig, step: Step, left: int, dataset: Dataset, device: Device) -> Time:
+def _settings(step: Step) -> RunConfig:
+    sweep = step.trains
+    assert sweep is not None
+    return override(sweep.run, {"data.path": sweep.data_dir, "model.base": step.part.base})
+
+
+def _training(config: PaperConfig, step: Step, left: int, work: Work, device: Device) -> Time:
     sweep = step.trains
     assert sweep is not None
     speeds = _speeds(config, step.part)
     there = tested_runs(config, step.part)
-    own = method_settings(sweep.method_settings, sweep.objectives, sweep.run)
+    start = _settings(step)
+    own = method_settings(sweep.method_settings, sweep.objectives, start)
     parts: list[Time] = []
     for method, objective in sweep.objectives.items():
         if method not in step.methods:
             continue
-        changes: dict[str, Any] = {
-            **own.get(method, {}),
-            "objective.name": objective,
-            "model.base": step.part.base,
-        }
-        run = override(sweep.run, changes)
-        seeds = sum((method, seed) not in there for seed in sweep.all_seeds)
-        runs = seeds + (sweep.search.trials - 1 if method in sweep.searched and seeds else 0)
-        cost = estimate_run(run, work=_work(run, dataset), device=device, speeds=speeds)
-        training = cost.training.times(cost.workers / 3_600)
-        parts += [
-            training.times(runs),
-            cost.test.times(cost.actors / 3_600).times(seeds if sweep.test else 0),
-        ]
+        run = override(start, {**own.get(method, {}), "objective.name": objective})
+        missing = [seed for seed in sweep.all_seeds if (method, seed) not in there]
+        # the search is done with the first seed; the others take what it chose
+        searched = method in sweep.searched and sweep.all_seeds[0] in missing
+        cost = MethodCost(
+            name=method,
+            run=estimate_run(run, work=work, device=device, speeds=speeds),
+            runs=len(missing) + (sweep.search.trials - 1 if searched else 0),
+            tested=len(missing) if sweep.test else 0,
+            searched=searched,
+        )
+        parts.append(cost.device_hours)
     return total(parts) if sweep.test else total(parts).times(left / step.runs)
-
-
-def _work(run: RunConfig, dataset: Dataset) -> Work:
-    """Windows of a run; lengths are those of the committed benchmarks."""
-    have = {name: len(dataset.split(name)) for name in ("train", "valid", "test")}
-    limit = {name: getattr(run.data, f"{name}_windows") for name in have}
-    counts = {name: min(n, limit[name] or n) for name, n in have.items()}
-    return Work(train_windows=counts["train"], valid_windows=counts["valid"], test_windows=counts["test"])
 
 
 def _speeds(config: PaperConfig, part: Part) -> list[Speed]:

@@ -26,7 +26,7 @@ _OURS = ("tables", "figures", PDF)
 """What the folder holds beside the page."""
 
 
-def write_document(config: PaperConfig) -> Path:
+def write_document(config: PaperConfig, *, pdf: bool = True) -> Path:
     """Write STORAGE/paper/: index.html, paper.pdf where there is a Chromium or Chrome, tables/ and figures/.
 
     Only run folders are read, so it can be called at any time, with nothing run or half of it; the same
@@ -34,6 +34,7 @@ def write_document(config: PaperConfig) -> Path:
 
     Args:
         config: what the document shows, and where the storage is.
+        pdf: print it too, which takes a browser 15 seconds.
 
     Returns:
         The path of index.html.
@@ -64,7 +65,7 @@ def write_document(config: PaperConfig) -> Path:
             for figure in e.plate.figures if e.plate else ():
                 save(figure, scratch / "figures")
         write_texts(scratch, texts)
-        why = write_pdf(scratch / PAGE, scratch / PDF)
+        why = write_pdf(scratch / PAGE, scratch / PDF) if pdf else None
         if why is not None:
             Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"no {PDF}: {why}")
         _forget(target, scratch)

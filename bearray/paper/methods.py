@@ -9,10 +9,10 @@ from functools import cache, cached_property
 import numpy as np
 from scipy.stats import binomtest
 
-from bearray.report.cells import Cell, Row, metric_values
+from bearray.report.cells import Cell, Row, cell_over_seeds, metric_values
 from bearray.report.records import Run
 from bearray.report.rows import evaluated, replicates, same_cases
-from bearray.stats import PairedTest, bootstrap_interval, paired_test
+from bearray.stats import PairedTest, paired_test
 
 METRICS = ("ndcg@5", "ndcg@10", "hr@5", "hr@10")
 """Columns of Tables 2, 3 and 4."""
@@ -137,10 +137,7 @@ def _score(runs: Sequence[Run], decoding: str) -> Scores | None:
     for metric in METRICS:
         by_seed = [metric_values(frame["rank"].to_numpy(dtype=float), metric) for frame in frames]
         values[metric] = np.mean(by_seed, axis=0)
-        mean, low, high = bootstrap_interval(values[metric], users)
-        means = [float(of_seed.mean()) for of_seed in by_seed]
-        sd = float(np.std(means, ddof=1)) if len(means) > 1 else None
-        cells[metric] = Cell(mean=mean, low=low, high=high, place=0, test=None, seed_sd=sd)
+        cells[metric] = cell_over_seeds(by_seed, users)
     return Scores(
         runs=tuple(own), users=users, values=values, cells=cells, cases=same_cases(own[0], frames[0])
     )

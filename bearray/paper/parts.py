@@ -13,7 +13,7 @@ from bearray.paper.config import D3, PaperConfig
 
 K = TypeVar("K")
 
-BASELINES, SENSITIVITY, EFFICIENCY, DECODED = "baselines", "sensitivity", "efficiency", "decoded"
+BASELINES, SENSITIVITY, DECODED = "baselines", "sensitivity", "decoded"
 """Folders below a data set's, or a part's."""
 
 TITLES: dict[tuple[str, int], str] = {

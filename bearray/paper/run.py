@@ -46,7 +46,7 @@ def run_paper(config: PaperConfig) -> Path:
     with held(storage, "paper"):
         datasets = prepare_data(config)
         todo = list(steps(config, needs(config)))
-        for line in lines(costs(config, todo, datasets), config):
+        for line in lines(costs(config, todo), config):
             say(line)
         if config.dry_run:
             return Path(storage.root)
@@ -77,7 +77,7 @@ def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[s
             failed.append(f"{what}: {error}")
             say(f"[red]{what} failed:[/red] {error}")
         try:
-            write_document(config)  # an overnight run can be looked at while it goes on
+            write_document(config, pdf=False)  # an overnight run can be looked at while it goes on
         except BearrayError as error:  # it is written again at the end, and fails there if it must
             say(f"[red]the document cannot be written:[/red] {error}")
     return failed

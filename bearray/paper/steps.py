@@ -20,7 +20,7 @@ from bearray.paper.data import data_folder
 from bearray.paper.parts import BASELINES, DECODED, SENSITIVITY, Needs, Part, labels
 from bearray.paper.sweeps import part_base, part_run, part_storage, part_sweep, sensitivity_sweep
 from bearray.runs import Storage, absolute
-from bearray.trained import RESULT, TrainedRun, open_run
+from bearray.trained import CONFIG, RESULT, TrainedRun, open_run
 from bearray.tuning.cluster import connect
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.sweep import run_sweep
@@ -66,18 +66,14 @@ def steps(config: PaperConfig, wanted: Needs) -> Iterator[Step]:
 
 def tested_runs(config: PaperConfig, part: Part) -> dict[tuple[str, int], Storage]:
     """A part's runs that are chosen and tested, by method and seed."""
-    return {key: folder for key, (folder, result) in _runs(config, part).items() if "test" in result}
-
-
-def _runs(config: PaperConfig, part: Part) -> dict[tuple[str, int], tuple[Storage, dict[str, Any]]]:
     storage = part_storage(config, part)
     found = {}
     for name in storage.names("runs") if storage.exists("runs") else ():
         folder = storage.child("runs", name)
         result = folder.read_json(RESULT) if folder.exists(RESULT) else {}
-        if result.get("chosen"):
-            about = folder.read_json("config.json")
-            found[about["method"].lower(), int(about["run"]["train"]["seed"])] = folder, result
+        if result.get("chosen") and "test" in result:
+            about = folder.read_json(CONFIG)
+            found[about["method"].lower(), int(about["run"]["train"]["seed"])] = folder
     return found
 
 
@@ -124,11 +120,12 @@ def _d3(config: PaperConfig, part: Part) -> Step:
             {"decoding.method": D3, "decoding.d3_alpha": alpha, "decoding.d3_scores": config.d3_scores}
             for alpha in config.d3_alpha
         ]
-        first = _trained(config, part, "sft", config.seeds[0])
-        changes = choose_decoding(first, options, storage.child("valid"))
+        valid = storage.child("valid")
+        changes = choose_decoding(_trained(config, part, "sft", config.seeds[0]), options, valid)
         for seed in config.seeds:
             run = _trained(config, part, "sft", seed)
-            redecoded(run, changes, place(seed), method=D3.upper(), kind=base_model_kind(part.base))
+            kind = base_model_kind(part.base)
+            redecoded(run, changes, place(seed), valid=valid, method=D3.upper(), kind=kind)
 
     return Step(
         title="decode SFT's model with D3",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bearray.metrics import gains, hits
 from bearray.report.records import Run
+from bearray.stats import bootstrap_interval
 
 METRICS = ("ndcg@5", "ndcg@10", "hr@5", "hr@10", "hr@1")
 """Columns in the order of the paper's Table 2; @1 last (NDCG@1 equals HR@1)."""
@@ -111,6 +112,20 @@ class Table:
 
     def part(self, population: str) -> Part | None:
         return next((p for p in self.parts if p.population == population), None)
+
+
+def cell_over_seeds(
+    by_seed: Sequence[np.ndarray], users: np.ndarray, *, place: int = 0, test: Comparison | None = None
+) -> Cell:
+    """A metric's cell: its mean over test cases, each of them its mean over the seeds.
+
+    Args:
+        by_seed: of each seed, [U] values of the same test cases. users: [U] whose test case it is.
+    """
+    mean, low, high = bootstrap_interval(np.mean(by_seed, axis=0), users)
+    means = [float(values.mean()) for values in by_seed]
+    sd = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return Cell(mean=mean, low=low, high=high, place=place, test=test, seed_sd=sd)
 
 
 def metric_words(metric: str) -> str:

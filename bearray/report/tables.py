@@ -22,10 +22,10 @@ from bearray.report.cells import (
     METRICS,
     POPULATION_WORDS,
     POPULATIONS,
-    Cell,
     Part,
     Row,
     Table,
+    cell_over_seeds,
     metric_values,
 )
 from bearray.report.compare import Measured, compare
@@ -43,7 +43,6 @@ from bearray.report.rows import (
     varying,
     why_other_cases,
 )
-from bearray.stats import bootstrap_interval
 
 Group = tuple[Run, ...]
 """The runs of one row, one a seed."""
@@ -139,18 +138,15 @@ def _part(
     found = []
     for label, group in rows.items():
         row = measured[label]
-        cells = {}
-        for metric in METRICS:
-            mean, low, high = bootstrap_interval(row.values[metric], row.users)
-            means = [float(values.mean()) for values in by_seed[label, metric]]
-            cells[metric] = Cell(
-                mean=mean,
-                low=low,
-                high=high,
+        cells = {
+            metric: cell_over_seeds(
+                by_seed[label, metric],
+                row.users,
                 place=compared.places.get((row.id, metric), 0),
                 test=compared.tests.get((row.id, metric)),
-                seed_sd=float(np.std(means, ddof=1)) if len(means) > 1 else None,
             )
+            for metric in METRICS
+        }
         users = len(np.unique(row.users))
         found.append(Row(label=label, runs=group, n=len(row.users), users=users, cells=cells))
     return Part(population=population, rows=tuple(found), tests=compared.count)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bearray.config import RunConfig, override, to_dict
 from bearray.data.storage import check_output, new_folder
 from bearray.errors import ConfigError, StorageError
-from bearray.provenance import git_revision, now, versions
+from bearray.provenance import made
 from bearray.runs import Storage
 from bearray.serving.card import model_card
 from bearray.serving.opening import DTYPES, EXPORT, FORMAT, ITEMS, Opened, find, open_parts
@@ -123,7 +123,7 @@ def description(run: TrainedRun, opened: Opened, dtype: str) -> dict[str, Any]:
             name: result[name] for name in ("best_epoch", "valid", "test", "seconds") if name in result
         },
         "trained": {name: written.get(name) for name in ("created", "git", "versions")},
-        "exported": {"created": now(), "git": git_revision(), "versions": versions()},
+        "exported": made(),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bearray.config import RunConfig, config_hash, differences, from_dict, override, to_dict
 from bearray.errors import BearrayError, ResumeError, StorageError
-from bearray.provenance import git_revision, now, versions
+from bearray.provenance import made
 from bearray.runs import Storage
 from bearray.trained import open_run
 from bearray.training.trainer import train
@@ -136,9 +136,7 @@ def begin(plan: RunPlan, folder: Storage) -> None:
             raise ResumeError(f"{folder.root} was begun with other settings: " + "; ".join(changed))
         return
     about = {k: v for k, v in asdict(plan).items() if k != "config"}
-    folder.write_json(
-        CONFIG, {"run": settings, **about, "versions": versions(), "git": git_revision(), "created": now()}
-    )
+    folder.write_json(CONFIG, {"run": settings, **about, **made()})
 
 
 def finished(folder: Storage) -> dict[str, Any] | None:

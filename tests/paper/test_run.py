@@ -16,6 +16,7 @@ from bearray.errors import BearrayError, ConfigError, MissingFileError, StorageE
 from bearray.paper import run as paper_run
 from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs
+from bearray.paper.data import prepare_data
 from bearray.paper.parts import Part, needs
 from bearray.paper.run import run_paper
 from bearray.paper.steps import Step, steps
@@ -52,8 +53,8 @@ def run(
     def call(*work: Work, **changes: Any) -> tuple[list[Path], Path | BearrayError]:
         written: list[Path] = []
 
-        def write(config: PaperConfig) -> Path:
-            written.append(Path(config.storage) / "paper" / "index.html")
+        def write(config: PaperConfig, *, pdf: bool = True) -> Path:
+            written.append(Path(config.storage) / "paper" / ("index.html" if pdf else "without-pdf.html"))
             return written[-1]
 
         monkeypatch.setattr(paper_run, "steps", lambda config, wanted: [w.step() for w in work])
@@ -71,7 +72,8 @@ def test_steps_that_are_done_are_not_done_again(run: Any) -> None:
     first, second = Work("first", done=True), Work("second")
     written, document = run(first, second)
     assert (first.calls, second.calls) == (0, 1)
-    assert document == written[-1] and len(written) == 2  # after the step, and at the end
+    assert document == written[-1]
+    assert [path.name for path in written] == ["without-pdf.html", "index.html"]  # after the step; at the end
     record = json.loads((document.parents[1] / "paper.json").read_text())
     assert record["config"]["datasets"] == ["demo"] and record["data"]["demo"]["stats"]["users"] > 0
 
@@ -116,23 +118,43 @@ def test_a_bucket_is_refused(smoke: PaperConfig) -> None:
         run_paper(replace(smoke, storage="s3://bucket/paper"))
 
 
-def test_the_plan_counts_what_is_there(smoke: PaperConfig, demo_dir: Path) -> None:
+def plant(config: PaperConfig, step: Step, method: str, seed: int, *, chosen: bool = True) -> None:
+    """A run of a step, as one that was tested."""
+    folder = Path(config.storage) / step.part.folder / "runs" / f"{method.lower()}-{seed}"
+    folder.mkdir(parents=True)
+    run = to_dict(config.run) | {"train": to_dict(config.run)["train"] | {"seed": seed}}
+    about = {"method": method, "run": run, "dataset": "demo", "base_model": "local:tiny", "role": "method"}
+    (folder / "config.json").write_text(json.dumps(about))
+    (folder / "result.json").write_text(json.dumps({"status": "finished", "chosen": chosen, "test": {}}))
+
+
+def test_the_plan_counts_what_is_there(smoke: PaperConfig) -> None:
     config = replace(smoke, table=(2,))
+    prepare_data(config)
     (step, *rest) = steps(config, needs(config))
     assert step.runs == 9 and step.done() == 0 and {s.title for s in rest} >= {"train and test sasrec"}
     for method, seed, chosen in (("SFT", 42, True), ("MSL", 42, False), ("IGD", 5, True)):
-        folder = Path(config.storage) / step.part.folder / "runs" / f"{method.lower()}-{seed}"
-        folder.mkdir(parents=True)
-        run = to_dict(config.run) | {"train": to_dict(config.run)["train"] | {"seed": seed}}
-        about = {
-            "method": method,
-            "run": run,
-            "dataset": "demo",
-            "base_model": "local:tiny",
-            "role": "method",
-        }
-        (folder / "config.json").write_text(json.dumps(about))
-        (folder / "result.json").write_text(json.dumps({"status": "finished", "chosen": chosen, "test": {}}))
+        plant(config, step, method, seed, chosen=chosen)
     assert step.done() == 1  # one is not chosen, one of another seed
-    (cost,) = costs(config, [step], {"demo": open_dataset(demo_dir)})
+    (cost,) = costs(config, [step])
     assert cost.left == 8
+
+
+def test_another_seed_has_no_search_of_its_own(smoke: PaperConfig) -> None:
+    """Trials are with the first seed: what a second one takes does not depend on their number."""
+
+    def first_step(trials: int, seeds: tuple[int, ...]) -> Step:
+        config = replace(smoke, table=(2,), methods=("sft", "bear"), trials=trials, seeds=seeds)
+        return next(steps(config, needs(config)))
+
+    def hours(trials: int, seeds: tuple[int, ...]) -> float:
+        (cost,) = costs(smoke, [first_step(trials, seeds)])
+        return 0.0 if cost.hours is None else cost.hours.seconds
+
+    prepare_data(smoke)
+    one, searched = hours(1, (42,)), hours(9, (42,))
+    assert searched > one
+    for method in ("SFT", "BEAR"):
+        plant(smoke, first_step(1, (42,)), method, 42)
+    assert hours(1, (42,)) == hours(9, (42,)) == 0
+    assert 0 < hours(9, (42, 43)) == hours(1, (42, 43)) <= one
