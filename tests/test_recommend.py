@@ -23,6 +23,7 @@ from bearray.decoding import (
     list_decoders,
 )
 from bearray.recommend import DecoderInputs, recommend, target_ranks
+from tests.adapters import stir
 
 METHODS = get_args(DecodingMethod)
 WIDTH = 6
@@ -40,13 +41,8 @@ def model(make_run, micro_task):
     from bearray.backbones.lora import add_lora
 
     config = make_run()
-    model = add_lora(load_model(config.model.base, dtype="float32", device="cpu"), config.model, seed=0)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
-    return model
+    base = load_model(config.model.base, dtype="float32", device="cpu")
+    return stir(add_lora(base, config.model, seed=0))
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from bearray.errors import ModelError
 from bearray.forward import check_projection, project, use_tree_attention
 from bearray.objectives import at_least, bear_loss, make_objective, msl_loss, sft_loss
 from bearray.step import TrainStep
+from tests.adapters import stir
 
 BEAR = {"name": "bear", "lam": 0.7, "xi": 0.6, "beam_width": 3, "tau": 1.3}
 Dense = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -59,13 +60,7 @@ def model(micro_task, request) -> Any:
     base = load_model(micro_task.config.model.base, device="cpu")
     if request.param == "tree":
         assert use_tree_attention(base, "cpu")
-    model = add_lora(base, micro_task.config.model)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    return model
+    return stir(add_lora(base, micro_task.config.model))
 
 
 @pytest.fixture(scope="module", params=["shared start", "nothing shared"])

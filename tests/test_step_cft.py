@@ -13,6 +13,7 @@ from bearray.batching import collate
 from bearray.forward import use_tree_attention
 from bearray.objectives.cft import CFT, position_weights
 from bearray.step import TrainStep
+from tests.adapters import stir
 
 
 @pytest.fixture(params=["tree", "padded"])
@@ -20,13 +21,7 @@ def model(micro_task, request) -> Any:
     base = load_model(micro_task.config.model.base, device="cpu")
     if request.param == "tree":
         assert use_tree_attention(base, "cpu")
-    model = add_lora(base, micro_task.config.model)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    return model
+    return stir(add_lora(base, micro_task.config.model))
 
 
 def plain_logits(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:

@@ -13,6 +13,7 @@ from bearray.report.figures import (
     Figure,
     colour_of,
     label_ends,
+    legend_below,
     line_of,
     marker_of,
     plain,
@@ -122,14 +123,7 @@ def _draw_bars(panel: Panel) -> Callable[[Axes], None]:
         ax.grid(visible=False, axis="x")
         ax.set_ylabel(panel.label)
         ax.set_title(panel.title)
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.12),
-            ncols=3,
-            frameon=False,
-            fontsize=8.5,
-            labelcolor=INK,
-        )
+        legend_below(ax, gap=0.12, fontsize=8.5)
 
     return draw
 

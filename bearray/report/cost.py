@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bearray.report.figures import COLOURS, HATCHES, Figure, short
+from bearray.report.figures import COLOURS, HATCHES, INK, Figure, legend_below, short
 from bearray.report.records import DECODINGS, Run
 from bearray.report.rows import evaluated, groups, labels, ordered, replicates
 from bearray.report.search import Search
@@ -135,19 +135,12 @@ def _bars(costs: Sequence[Cost]) -> Callable[[Axes], None]:
                 fontsize=9,
             )
         ax.set_yticks(list(heights), [short(c.label) for c in costs])
-        ax.tick_params(axis="y", length=0, labelcolor="#1c2024")
+        ax.tick_params(axis="y", length=0, labelcolor=INK)
         ax.set_ylim(-0.6, len(costs) - 0.4)
         ax.margins(x=0.16)
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("seconds")
         ax.set_title("Time of one run")
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            ncols=3,
-            frameon=False,
-            fontsize=9,
-            labelcolor="#1c2024",
-        )
+        legend_below(ax)
 
     return panel

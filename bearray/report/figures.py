@@ -219,6 +219,23 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
         )
 
 
+def legend_below(ax: Axes, *, columns: int = 3, gap: float = 0.2, fontsize: float = 9) -> None:
+    """A legend under a panel, where it covers nothing.
+
+    Args:
+        gap: from the panel's lower edge, in heights of the panel: room for labels of the axis.
+    """
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -gap),
+        ncols=columns,
+        frameon=False,
+        fontsize=fontsize,
+        labelcolor=INK,
+        columnspacing=1.2,
+    )
+
+
 def nothing(ax: Axes, text: str) -> None:
     """An empty panel that says why it is empty."""
     ax.set_axis_off()

@@ -14,6 +14,7 @@ from bearray.report.figures import (
     MARKERS,
     MUTED,
     Figure,
+    legend_below,
     short,
 )
 from bearray.report.pruning import PruningRow, PruningTable, SearchRow, Share
@@ -221,13 +222,6 @@ def _cost_panel(
         ax.set_xlabel(unit)
         ax.set_ylabel(metric_words(metric))
         ax.set_title(f"{metric_words(metric)} against {unit.split()[0]}")
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            ncols=3,
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-        )
+        legend_below(ax)
 
     return draw

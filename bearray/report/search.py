@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bearray.report.figures import COLOURS, LINES, MUTED, Figure, nothing, short, spread
+from bearray.report.figures import COLOURS, LINES, MUTED, Figure, legend_below, nothing, short, spread
 from bearray.report.records import Run
 from bearray.report.rows import evaluated, first_of_each, groups, ordered, varying
 
@@ -242,15 +242,6 @@ def _both(search: Search, x: str, y: str) -> Callable[[Axes], None]:
         ax.margins(0.12)
         ax.set_xlabel(_title(x))
         ax.set_ylabel(_title(y))
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            ncols=2,
-            frameon=False,
-            fontsize=8,
-            labelcolor="#1c2024",
-            handletextpad=0.2,
-            columnspacing=0.9,
-        )
+        legend_below(ax, columns=2, fontsize=8)
 
     return panel

@@ -15,6 +15,7 @@ from bearray.backbones.load import load_model
 from bearray.backbones.lora import WEIGHTS_FILE, add_lora, load_adapter, merge_for_inference, save_adapter
 from bearray.config import ModelConfig
 from bearray.errors import ModelError
+from tests.adapters import stir
 
 CONFIG = ModelConfig(lora_r=3, lora_alpha=7.5, lora_dropout=0.5)
 TOKENS = torch.arange(24).view(2, 12)
@@ -33,13 +34,7 @@ def base(micro_folder: Path):
 @pytest.fixture
 def tuned(base):
     """A model whose adapter does something."""
-    model = add_lora(base, CONFIG, seed=1)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return model
+    return stir(add_lora(base, CONFIG, seed=1), std=1.0)
 
 
 def test_a_new_adapter_changes_nothing_and_is_all_that_trains(base) -> None:
@@ -156,8 +151,6 @@ def test_loading_names_what_is_missing(tuned, base, tmp_path: Path) -> None:
 def test_transposed_layers_of_gpt2_merge(tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)
     model = add_lora(GPT2LMHeadModel(config).eval(), ModelConfig(lora_r=2, lora_targets=("c_attn",)))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_()
+    stir(model, std=1.0)
     wanted = logits(model)
     torch.testing.assert_close(logits(merge_for_inference(model)), wanted, rtol=1e-4, atol=1e-5)

@@ -22,6 +22,7 @@ from bearray.decoding import constrained_beam_search
 from bearray.forward import check_projection, use_tree_attention
 from bearray.objectives import at_least
 from bearray.planning.shapes import shape_of
+from tests.adapters import stir
 from tests.decoding.helpers import assert_same_lists, generate
 from tests.test_step import CASES, adapter_gradients, plain_logits, step_of
 from tests.training.workers import Job, run_job
@@ -64,13 +65,7 @@ def adapted(folder: Path, task: Any) -> Any:
     base = load_model(str(folder), device="cpu")
     check_projection(base, "cpu")
     assert use_tree_attention(base, "cpu")
-    model = add_lora(base, task.config.model)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    return model
+    return stir(add_lora(base, task.config.model))
 
 
 @pytest.mark.parametrize("case", ["sft", "bear-equation-trie"])

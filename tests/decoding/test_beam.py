@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from bearray.decoding import constrained_beam_search
 from bearray.errors import ConfigError, DataError, ModelError
 from bearray.trie import TokenTrie
+from tests.adapters import stir
 from tests.decoding.helpers import (
     EOS,
     FAMILIES,
@@ -172,11 +173,7 @@ def test_lora_adapter_is_used_and_modes_are_restored():
     ids, mask = random_prompts(8, [25, 10])
     trie = TokenTrie.from_sequences(titles)
     plain = constrained_beam_search(model, ids, mask, trie)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=2.0)
-    model.eval()
+    stir(model, std=2.0).eval()
     for normalize in ("trie", "full"):
         check(model, titles, ids, mask, beam_width=10, normalize=normalize, length_penalty=0.0)
     evaluated = constrained_beam_search(model, ids, mask, trie)

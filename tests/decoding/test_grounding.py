@@ -12,6 +12,7 @@ from bearray.decoding import TitleFilter, embed_titles, grounded_beam_search
 from bearray.decoding.embeddings import embed_texts
 from bearray.errors import ConfigError, DataError, ModelError
 from bearray.trie import TokenTrie
+from tests.adapters import stir
 from tests.decoding.helpers import EOS, random_catalogue, random_prompts, tiny_model
 from tests.decoding.naive import prompt_of
 
@@ -23,12 +24,7 @@ def adapted(seed: int):
     model = get_peft_model(
         tiny_model(seed), LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
     )
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=1.0)
-    return model.eval(), tiny_model(seed)
+    return stir(model, std=1.0, seed=seed).eval(), tiny_model(seed)
 
 
 MODELS = [adapted(seed) for seed in (70, 71)]

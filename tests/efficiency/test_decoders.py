@@ -12,6 +12,7 @@ from bearray.config import DecodingConfig
 from bearray.efficiency.core import Clock, count_passes
 from bearray.efficiency.decoders import DecodingContenders
 from bearray.efficiency.variants import decoder_variants
+from tests.adapters import stir
 
 CPU = torch.device("cpu")
 BASE = DecodingConfig(beam_width=4)
@@ -52,11 +53,7 @@ def test_a_trained_adapter_is_what_decodes(make_run: Any, micro_task: Any, tmp_p
     from bearray.backbones.lora import save_adapter
     from bearray.training.start import new_model
 
-    model = new_model(make_run(), CPU)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    model = stir(new_model(make_run(), CPU), std=0.5)
     save_adapter(model, tmp_path)
     decoders = decoder_variants(["beam", "grounding"], BASE)
     found = {}

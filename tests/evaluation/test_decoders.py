@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-import torch
 
 from bearray.backbones.load import load_model
 from bearray.backbones.lora import add_lora, save_adapter
@@ -18,6 +17,7 @@ from bearray.evaluation.predictions import predictions_in, read_predictions
 from bearray.evaluation.shards import write_shard
 from bearray.recommend import DecoderInputs, recommend
 from bearray.runs import ADAPTER, Storage
+from tests.adapters import stir
 
 CHANGES = {"decoding.beam_width": 4, "decoding.diverse_groups": 2, "decoding.exclude_history": True}
 
@@ -26,12 +26,8 @@ CHANGES = {"decoding.beam_width": 4, "decoding.diverse_groups": 2, "decoding.exc
 def trained(make_run, tmp_path_factory) -> tuple[Any, str]:
     """A model with an adapter that matters, and its checkpoint."""
     config = make_run()
-    model = add_lora(load_model(config.model.base, dtype="float32", device="cpu"), config.model, seed=0)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
+    base = load_model(config.model.base, dtype="float32", device="cpu")
+    model = stir(add_lora(base, config.model, seed=0))
     folder = tmp_path_factory.mktemp("checkpoint")
     save_adapter(model, folder / ADAPTER)
     return model, str(folder)

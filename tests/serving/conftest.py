@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from bearray.backbones.load import load_model
 from bearray.backbones.lora import add_lora, save_adapter
 from bearray.config import to_dict
 from bearray.data import open_dataset
 from bearray.serving import Recommender, open_recommender
+from tests.adapters import stir
 
 METRIC = {"mean": 0.25, "low": 0.125, "high": 0.5}
 
@@ -25,12 +25,8 @@ def run_folder(
 ) -> Path:
     config = make_run({"decoding.beam_width": 4})
     folder = tmp_path_factory.mktemp("storage") / "runs" / "bear-1234"
-    model = add_lora(load_model(config.model.base, dtype="float32", device="cpu"), config.model, seed=0)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
+    base = load_model(config.model.base, dtype="float32", device="cpu")
+    model = stir(add_lora(base, config.model, seed=0))
     checkpoint = folder / "checkpoints" / "checkpoint_2"
     save_adapter(model, checkpoint / "adapter")
     (checkpoint / "state.json").write_text('{"epoch": 2}')
