@@ -13,7 +13,7 @@ from bearray.lock import held
 from bearray.paper.config import PaperConfig
 from bearray.paper.cost import costs, lines
 from bearray.paper.data import RECORD, prepare_data, write_record
-from bearray.paper.document import write_document
+from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
 from bearray.runs import Storage

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bearray.errors import DataError
-from bearray.paper import document
 from bearray.paper.config import PaperConfig
-from bearray.paper.document import write_document
+from bearray.paper.document import write as document
+from bearray.paper.document.write import write_document
 from tests.paper.storage import DEMO, LLARA, TOY, paper_config, write_method, write_paper, write_record
 
 Rows = list[dict[str, str]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bearray.paper.document import write_document
+from bearray.paper.document.write import write_document
 from tests.paper.storage import write_paper
 from tests.report.browser import Tab, opened, wide
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bearray.paper.finding import Finding
-from bearray.paper.findings import build_findings
-from bearray.paper.methods import compared
-from bearray.paper.read import read_material
-from bearray.paper.sheets import build_sheets
+from bearray.paper.document.finding import Finding
+from bearray.paper.document.findings import build_findings
+from bearray.paper.document.methods import compared
+from bearray.paper.document.read import read_material
+from bearray.paper.document.sheets import build_sheets
 from bearray.stats import holm
 from tests.efficiency.planted import content, training
 from tests.paper.storage import LLARA, SAMPLE, TOY, paper_config, plant_costs, write_method, write_paper

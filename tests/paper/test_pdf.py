@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bearray.paper import pdf
-from bearray.paper.document import write_document
-from bearray.paper.pdf import VARIABLE, find_browser, write_pdf
+from bearray.paper.document import pdf
+from bearray.paper.document.pdf import VARIABLE, find_browser, write_pdf
+from bearray.paper.document.write import write_document
 from tests.paper.storage import DEMO, paper_config, write_method
 
 PAGE = "<html><body><h1>A page</h1><p style='break-before: page'>Another one</p></body></html>"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bearray.paper.pdf import find_browser
+from bearray.paper.document.pdf import find_browser
 
 
 class Tab:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bearray.efficiency.statistics import LEVEL, Interval
-from bearray.paper.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding, Verdict
-from bearray.paper.measured import UNTIMED, costs_of
+from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding, Verdict
+from bearray.paper.document.measured import UNTIMED, costs_of
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
-from bearray.paper.read import Material
-from bearray.paper.sheets import NAMES
 from bearray.report.published import published
 
 NO_MORE = 1.05

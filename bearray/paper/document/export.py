@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from bearray.paper.config import PaperConfig
-from bearray.paper.entries import (
+from bearray.paper.document.entries import (
     DATA_HEADER,
     DataRow,
     entries,
@@ -18,10 +18,10 @@ from bearray.paper.entries import (
     version_words,
     versions,
 )
-from bearray.paper.facts import Fact, short_name
-from bearray.paper.finding import Finding
-from bearray.paper.plate import Plate
-from bearray.paper.sheets import Gain, Sheet
+from bearray.paper.document.facts import Fact, short_name
+from bearray.paper.document.finding import Finding
+from bearray.paper.document.plate import Plate
+from bearray.paper.document.sheets import Gain, Sheet
 from bearray.report.formats import to_csv
 from bearray.report.latex import text_table
 

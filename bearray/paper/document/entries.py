@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bearray.paper.config import PaperConfig
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import PAPER_DATASETS, Gain, Line, Sheet
 from bearray.paper.parts import sample_parts
-from bearray.paper.read import Material
-from bearray.paper.sheets import PAPER_DATASETS, Gain, Line, Sheet
 from bearray.report.cells import NORMALIZER_WORDS, Cell
 from bearray.report.headline import p_words, signed
 from bearray.report.published import published

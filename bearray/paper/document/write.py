@@ -6,17 +6,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bearray.paper import export
 from bearray.paper.config import PaperConfig
-from bearray.paper.entries import data_rows
-from bearray.paper.findings import build_findings
-from bearray.paper.page import Element, page
+from bearray.paper.document import export
+from bearray.paper.document.entries import data_rows
+from bearray.paper.document.findings import build_findings
+from bearray.paper.document.page import Element, page
+from bearray.paper.document.pdf import write_pdf
+from bearray.paper.document.plates import build_plate
+from bearray.paper.document.read import Material, read_material
+from bearray.paper.document.sheets import Sheet, build_sheets
+from bearray.paper.document.words import figure_facts, sheet_facts, table_1_facts
 from bearray.paper.parts import elements
-from bearray.paper.pdf import write_pdf
-from bearray.paper.plates import build_plate
-from bearray.paper.read import Material, read_material
-from bearray.paper.sheets import Sheet, build_sheets
-from bearray.paper.words import figure_facts, sheet_facts, table_1_facts
 from bearray.report.figures import save
 from bearray.report.files_out import replaced_together, write_texts
 

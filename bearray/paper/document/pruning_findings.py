@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bearray.paper.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding
-from bearray.paper.measured import pruning_of, rate_at
-from bearray.paper.methods import binomial_interval
+from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding
+from bearray.paper.document.measured import pruning_of, rate_at
+from bearray.paper.document.methods import binomial_interval
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
-from bearray.paper.read import Material
-from bearray.paper.sheets import NAMES
 from bearray.report.pruning import Estimate, Share
 from bearray.report.published import published
 

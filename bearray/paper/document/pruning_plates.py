@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bearray.paper.figures import Panel, Value, bars
-from bearray.paper.measured import UNMEASURED, pruning_of, rate_at
+from bearray.paper.document.figures import Panel, Value, bars
+from bearray.paper.document.measured import UNMEASURED, pruning_of, rate_at
+from bearray.paper.document.plate import Plate, mains
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import COMPARED
-from bearray.paper.plate import Plate, mains
-from bearray.paper.read import Material
-from bearray.paper.sheets import NAMES
 from bearray.report.pruning import PruningRow, Share
 from bearray.report.published import published
 from bearray.report.records import Run

@@ -9,9 +9,9 @@ from typing import Any
 
 from bearray.config import RunConfig, differences, override, to_dict
 from bearray.paper.config import PaperConfig
-from bearray.paper.methods import is_baseline
-from bearray.paper.read import Material
-from bearray.paper.sheets import NAMES, Sheet
+from bearray.paper.document.methods import is_baseline
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import NAMES, Sheet
 from bearray.report.published import published
 from bearray.report.records import Run
 from bearray.tuning.published import published_settings

@@ -9,9 +9,17 @@ from functools import cached_property
 from typing import Any
 
 from bearray.paper.config import PaperConfig
-from bearray.paper.methods import DECODINGS, METRICS, NOT_RUN, Method, Scores, binomial_interval, compared
+from bearray.paper.document.methods import (
+    DECODINGS,
+    METRICS,
+    NOT_RUN,
+    Method,
+    Scores,
+    binomial_interval,
+    compared,
+)
+from bearray.paper.document.read import Material
 from bearray.paper.parts import SAMPLE_METHODS, Part, sample_parts
-from bearray.paper.read import Material
 from bearray.report.published import published
 from bearray.stats import PairedTest
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bearray.paper.methods import MAIN, Method
+from bearray.paper.document.methods import MAIN, Method
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
-from bearray.paper.read import Material
-from bearray.paper.sheets import NAMES
 from bearray.report.cells import Part as Population
 from bearray.report.cells import Table
 from bearray.report.efficiency import Efficiency, Point, read_efficiency

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from bearray.paper.config import PaperConfig
-from bearray.paper.entries import (
+from bearray.paper.document.entries import (
     DATA_HEADER,
     DataRow,
     entries,
@@ -16,12 +16,12 @@ from bearray.paper.entries import (
     version_words,
     versions,
 )
-from bearray.paper.facts import Fact, short_name
-from bearray.paper.finding import Finding
+from bearray.paper.document.facts import Fact, short_name
+from bearray.paper.document.finding import Finding
+from bearray.paper.document.plate import Plate
+from bearray.paper.document.sheets import Sheet
+from bearray.paper.document.words import sentence
 from bearray.paper.parts import TITLES
-from bearray.paper.plate import Plate
-from bearray.paper.sheets import Sheet
-from bearray.paper.words import sentence
 from bearray.report.html import count_words, environment_of
 from bearray.report.html import versions as package_versions
 from bearray.report.records import Run
@@ -77,7 +77,7 @@ def page(
     Args:
         elements: in their order. data: of Table 1. findings: what came out. runs: all that were read.
     """
-    own = files("bearray.paper").joinpath("paper.html.j2").read_text(encoding="utf-8")
+    own = files("bearray.paper.document").joinpath("paper.html.j2").read_text(encoding="utf-8")
     environment, style = environment_of(("macros.html.j2",), own={"paper.html.j2": own})
     by_dataset: dict[str, list[Finding]] = {}
     for finding in findings:

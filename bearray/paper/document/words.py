@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bearray.paper.facts import (
+from bearray.paper.document.facts import (
     Fact,
     data_fact,
     decoder_fact,
@@ -14,8 +14,8 @@ from bearray.paper.facts import (
     sample_fact,
     split_cases_fact,
 )
-from bearray.paper.read import Material
-from bearray.paper.sheets import Sheet
+from bearray.paper.document.read import Material
+from bearray.paper.document.sheets import Sheet
 from bearray.report.records import Run
 from bearray.report.rows import value_of
 
