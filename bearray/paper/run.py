@@ -17,6 +17,7 @@ from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
 from bearray.runs import Storage
+from bearray.tuning.sweep import check_sweep
 from bearray.tuning.watch import say
 
 
@@ -50,6 +51,11 @@ def run_paper(config: PaperConfig) -> Path:
             say(line)
         if config.dry_run:
             return Path(storage.root)
+        for step in todo:
+            if (
+                step.trains is not None and step.trains.test
+            ):  # what others build on is not known before it is run
+                check_sweep(step.trains)
         write_record(config, datasets)
         failed = _work(config, todo, storage)
         document = write_document(config)

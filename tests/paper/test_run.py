@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bearray.config import to_dict
+from bearray.config import override, to_dict
 from bearray.data import open_dataset
-from bearray.errors import BearrayError, ConfigError, MissingFileError, StorageError
+from bearray.errors import BearrayError, ConfigError, MissingFileError, ResumeError, StorageError
 from bearray.paper import run as paper_run
 from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs
@@ -20,6 +20,7 @@ from bearray.paper.data import prepare_data
 from bearray.paper.parts import Part, needs
 from bearray.paper.run import run_paper
 from bearray.paper.steps import Step, steps
+from bearray.paper.sweeps import part_storage
 from bearray.tuning.config import SMOKE
 
 PART = Part("demo", "bigrec", "local:tiny")
@@ -111,6 +112,18 @@ def test_the_document_alone_is_of_what_was_asked_for_before(
     run_paper(replace(defaults(), storage=smoke.storage, document_only=True, figure=(8,)))
     assert [(c.seeds, c.table, c.figure) for c in asked] == [((7, 8), (2,), ()), ((7, 8), (), (8,))]
     assert asked[0].datasets == ("demo",)
+
+
+def test_changed_settings_are_refused_before_the_first_step(
+    smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paper_run, "_work", lambda *_: pytest.fail("a step was begun"))
+    data = prepare_data(smoke)["demo"]
+    last = [step for step in steps(smoke, needs(smoke)) if step.trains is not None and step.trains.test][-1]
+    before = {"sweep": to_dict(last.trains), "dataset": "demo-s", "data_hash": data.content_hash}
+    part_storage(smoke, last.part).write_json("sweep.json", before)
+    with pytest.raises(ResumeError, match=r"sweep\.run\.train\.epochs: 2 -> 3"):
+        run_paper(replace(smoke, run=override(smoke.run, {"train.epochs": 3})))
 
 
 def test_a_bucket_is_refused(smoke: PaperConfig) -> None:
