@@ -13,6 +13,7 @@ from bearray.efficiency.config import EfficiencyConfig
 from bearray.efficiency.results import FILE, FOLDER
 from bearray.errors import BearrayError
 from bearray.evaluation.baseline_run import train_and_test
+from bearray.evaluation.pool import OnShard
 from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring
 from bearray.evaluation.redecode import choose_decoding, redecoded
 from bearray.paper.config import D3, PaperConfig
@@ -25,6 +26,7 @@ from bearray.tuning.cluster import connect
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.sweep import run_sweep
 from bearray.tuning.timing import run_benchmark
+from bearray.tuning.watch import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,10 @@ def _trained(config: PaperConfig, part: Part, method: str, seed: int) -> Trained
     return open_run(folder)
 
 
+def _telling(what: str) -> OnShard:
+    return lambda done, total: say(f"{what}: shard {done}/{total}")
+
+
 def _d3(config: PaperConfig, part: Part) -> Step:
     storage = part_storage(config, part).child(DECODED)
 
@@ -121,11 +127,13 @@ def _d3(config: PaperConfig, part: Part) -> Step:
             for alpha in config.d3_alpha
         ]
         valid = storage.child("valid")
-        changes = choose_decoding(_trained(config, part, "sft", config.seeds[0]), options, valid)
+        first = _trained(config, part, "sft", config.seeds[0])
+        changes = choose_decoding(first, options, valid, on_shard=_telling(f"{D3} of {first.name}"))
         for seed in config.seeds:
             run = _trained(config, part, "sft", seed)
             kind = base_model_kind(part.base)
-            redecoded(run, changes, place(seed), valid=valid, method=D3.upper(), kind=kind)
+            telling = _telling(f"{D3} of {run.name}")
+            redecoded(run, changes, place(seed), valid=valid, method=D3.upper(), kind=kind, on_shard=telling)
 
     return Step(
         title="decode SFT's model with D3",
@@ -150,7 +158,7 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
             run = _trained(config, part, method, seed)
             settings = analysis.settings(run)
             begin_measuring(settings, run.checkpoint, analysis.folder(run), **analysis.options())
-            analyse_run(run, settings, analysis)
+            analyse_run(run, settings, analysis, on_shard=_telling(f"prunings of {run.name}"))
 
     return Step(
         title=f"measure what beam search prunes of {labels(methods)}",
