@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from bearray.runs import Storage, absolute
 from bearray.trained import CONFIG, RESULT, TrainedRun, open_run
 from bearray.tuning.cluster import connect
 from bearray.tuning.config import SweepConfig
+from bearray.tuning.settings import method_settings
 from bearray.tuning.sweep import run_sweep
 from bearray.tuning.timing import run_benchmark
 from bearray.tuning.watch import say
@@ -171,6 +173,7 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
 
 def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     where = part_storage(config, part).child(FOLDER)
+    objectives = tuple(_timed(config, part, m) for m in sorted(methods, key=lambda m: (m != "sft", m)))
 
     def done() -> int:
         there = where.exists(FILE) and where.read_json(FILE)["finished"] is not None
@@ -182,7 +185,7 @@ def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
                 data_dir=str(data_folder(config, part)),
                 storage=part_storage(config, part).root,
                 base_model=part_base(config, part),
-                objectives=tuple(sorted(methods, key=lambda m: (m != "sft", m))),
+                objectives=objectives,
                 decoders=("none",),
                 rounds=config.timing_rounds,
                 steps=1 if config.smoke else 2,
@@ -193,6 +196,15 @@ def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
 
     title = f"time training steps of {labels(methods)}"
     return Step(title=title, part=part, runs=len(methods), done=done, do=do)
+
+
+def _timed(config: PaperConfig, part: Part, method: str) -> str:
+    """A method as `bearray bench objectives` takes it, with the settings that its runs' objective has."""
+    sweep = part_sweep(config, part)
+    own = method_settings(sweep.method_settings, sweep.objectives, sweep.run).get(method, {})
+    prefix = "objective."
+    fields = [f"{k.removeprefix(prefix)}={json.dumps(v)}" for k, v in own.items() if k.startswith(prefix)]
+    return f"{method}:{','.join(fields)}" if fields else method
 
 
 def _sensitivity(config: PaperConfig, part: Part) -> Step:

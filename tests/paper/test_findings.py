@@ -11,12 +11,22 @@ import pytest
 
 from bearray.paper.document.finding import Finding
 from bearray.paper.document.findings import build_findings
+from bearray.paper.document.measured import costs_of
 from bearray.paper.document.methods import compared
 from bearray.paper.document.read import read_material
 from bearray.paper.document.sheets import build_sheets
 from bearray.stats import holm
 from tests.efficiency.planted import content, training
-from tests.paper.storage import LLARA, SAMPLE, TOY, paper_config, plant_costs, write_method, write_paper
+from tests.paper.storage import (
+    LLARA,
+    SAMPLE,
+    TOY,
+    paper_config,
+    plant_costs,
+    write_method,
+    write_paper,
+    write_record,
+)
 from tests.report.test_pruning import summary, write_pruning
 
 
@@ -133,6 +143,25 @@ def test_costs_are_decided_by_rounds(
     assert one(found, "Training with BEAR").verdict == bear
     assert one(found, "Training on objective (3.1)").verdict == direct
     assert f"{ratio:.2f} times SFT's step" in one(found, "Training with BEAR").told
+
+
+def test_a_method_that_was_timed_with_settings_of_its_own_has_its_runs_beside_it(tmp_path: Path) -> None:
+    write_record(tmp_path)
+    write_method(tmp_path, TOY, "sft", 0.5)
+    write_method(tmp_path, TOY, "sdpo", 0.5, changes={"objective.negatives": 5})
+    plant_costs(tmp_path, TOY, "sdpo")
+    file = tmp_path / TOY.folder / "efficiency" / "efficiency.json"
+    text = (
+        file.read_text().replace('"sdpo": ', '"sdpo:negatives=5": ').replace('"sdpo"]', '"sdpo:negatives=5"]')
+    )
+    planted = json.loads(text)
+    material = read_material(paper_config(tmp_path))
+    for number, there in ((5, True), (7, False)):
+        planted["training"]["contenders"]["sdpo:negatives=5"]["negatives"] = number
+        file.write_text(json.dumps(planted))
+        found = costs_of(material, TOY)
+        cost = found.of("sdpo") if found else None
+        assert cost is not None and (cost.point is not None) == there
 
 
 def test_close_asks_for_the_whole_interval(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ import pytest
 
 from bearray.config import override, to_dict
 from bearray.data import open_dataset
+from bearray.efficiency.config import EfficiencyConfig
+from bearray.efficiency.variants import objective_variants
 from bearray.errors import BearrayError, ConfigError, MissingFileError, ResumeError, StorageError
 from bearray.paper import run as paper_run
+from bearray.paper import steps as paper_steps
 from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs
 from bearray.paper.data import prepare_data
@@ -124,6 +127,18 @@ def test_changed_settings_are_refused_before_the_first_step(
     part_storage(smoke, last.part).write_json("sweep.json", before)
     with pytest.raises(ResumeError, match=r"sweep\.run\.train\.epochs: 2 -> 3"):
         run_paper(replace(smoke, run=override(smoke.run, {"train.epochs": 3})))
+
+
+def test_methods_are_timed_with_the_settings_of_their_runs(
+    smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(smoke, methods=("bear", "grpo", "sft"), figure=(9,), scale="cpu")
+    asked: list[EfficiencyConfig] = []
+    monkeypatch.setattr(paper_steps, "run_benchmark", asked.append)
+    (step,) = [s for s in steps(config, needs(config)) if s.title.startswith("time")]
+    step.do()
+    assert [each.objectives for each in asked] == [("sft", "bear", "grpo:rollouts=8")]
+    assert objective_variants(asked[0].objectives, asked[0].run.objective)["grpo:rollouts=8"].rollouts == 8
 
 
 def test_a_bucket_is_refused(smoke: PaperConfig) -> None:

@@ -85,7 +85,7 @@ def costs_of(material: Material, part: Part) -> Costs | None:
         return None
     points = {point.objective: point for point in efficiency.points}
     methods = tuple(
-        Cost(method=timed.label.lower(), timed=timed, point=points.get(timed.label))
+        Cost(method=timed.label.lower().partition(":")[0], timed=timed, point=points.get(timed.label))
         for timed in efficiency.training
     )
     return Costs(found=efficiency, methods=methods)
