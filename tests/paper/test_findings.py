@@ -11,10 +11,11 @@ import pytest
 
 from bearray.paper.document.finding import Finding
 from bearray.paper.document.findings import build_findings
-from bearray.paper.document.measured import costs_of
+from bearray.paper.document.measured import costs_of, sure
 from bearray.paper.document.methods import compared
 from bearray.paper.document.read import read_material
 from bearray.paper.document.sheets import build_sheets
+from bearray.report.pruning import Estimate, Share
 from bearray.stats import holm
 from tests.efficiency.planted import content, training
 from tests.paper.storage import (
@@ -192,3 +193,10 @@ def test_other_test_cases_are_not_compared(tmp_path: Path) -> None:
     pair = found["BEAR recommends better than MSL"]
     assert pair.verdict == "not run" and pair.told.startswith("They were tested on other cases.")
     assert one(found, "BEAR recommends better than the best other").told.startswith("BEAR: other test cases.")
+
+
+def test_a_share_on_which_all_users_agree_is_not_certain() -> None:
+    found = sure(Share(count=0, of=3, share=Estimate(0.0, 0.0, 0.0)))
+    assert (found.value, found.low) == (0, 0) and found.high == pytest.approx(0.5615, abs=1e-4)  # Wilson's
+    wide = sure(Share(count=2, of=4, share=Estimate(0.5, 0.0, 1.0)))
+    assert (wide.low, wide.high) == (0, 1)

@@ -60,12 +60,16 @@ class Panel:
 
 
 def bars(name: str, caption: str, panels: Sequence[Panel]) -> Figure:
-    """Panels of bars side by side."""
+    """Panels of bars side by side; a series looks the same in all of them."""
+    names = list(dict.fromkeys(series for panel in panels for series in panel.series))
+    names.sort(
+        key=lambda name: max(list(panel.series).index(name) for panel in panels if name in panel.series)
+    )
     return Figure(
         name=name,
         caption=caption,
         alt=f"Bar chart. {' '.join(map(_told, panels))}",
-        panels=tuple(_draw_bars(panel) for panel in panels),
+        panels=tuple(_draw_bars(panel, names) for panel in panels),
     )
 
 
@@ -78,20 +82,21 @@ def _told(panel: Panel) -> str:
     return f"{panel.title}: {'; '.join(parts)}."
 
 
-def _draw_bars(panel: Panel) -> Callable[[Axes], None]:
+def _draw_bars(panel: Panel, names: Sequence[str]) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         groups, width = panel.groups, 0.8 / len(panel.series)
         for i, (name, values) in enumerate(panel.series.items()):
             places = [groups.index(g) - 0.4 + (i + 0.5) * width for g in values]
             tops = [v.value for v in values.values()]
-            colour = colour_of(i)
+            style = names.index(name)
+            colour = colour_of(style)
             ax.bar(
                 places,
                 tops,
                 width=0.86 * width,
                 color="none",
                 edgecolor=colour,
-                hatch=HATCHES[i % len(HATCHES)],
+                hatch=HATCHES[style % len(HATCHES)],
                 linewidth=1.2,
                 label=plain(name),
             )
@@ -174,6 +179,8 @@ def _draw_curves(title: str, lines: Sequence[Curve], label: str) -> Callable[[Ax
                     )
             ends.append((x[-1], y[-1], line.name, colour_of(i)))
         values = sorted({x for line in lines for x, _ in line.points})
+        if values[0] > 0:  # as such settings are chosen, by their ratios
+            ax.set_xscale("log")
         ax.margins(x=0.06, y=0.18)
         if len(ends) > 1:
             label_ends(ax, ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bearray.paper.document.methods import MAIN, Method
+from bearray.paper.document.methods import MAIN, Method, binomial_interval
 from bearray.paper.document.read import Material
 from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
@@ -12,7 +12,7 @@ from bearray.report.cells import Part as Population
 from bearray.report.cells import Table
 from bearray.report.efficiency import Efficiency, Point, read_efficiency
 from bearray.report.efficiency import Row as Timed
-from bearray.report.pruning import PruningRow, Rate, build_pruning
+from bearray.report.pruning import Estimate, PruningRow, Rate, Share, build_pruning
 
 UNMEASURED = "tested, prunings not measured"
 UNTIMED = "not timed"
@@ -31,6 +31,16 @@ def pruning_of(method: Method) -> PruningRow | None:
 def rate_at(row: PruningRow | None, k: int) -> Rate | None:
     """PR@k of a row."""
     return next((rate for rate in row.rates if rate.k == k), None) if row else None
+
+
+def sure(share: Share) -> Estimate:
+    """A share with the wider of two 95% intervals: over users, and Wilson's, since where all users agree the
+    former has no width."""
+    value = share.count / share.of
+    low, high = binomial_interval(value, share.of)
+    if share.share is not None:
+        low, high = min(low, share.share.low), max(high, share.share.high)
+    return Estimate(value, low, high)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding
-from bearray.paper.document.measured import pruning_of, rate_at
-from bearray.paper.document.methods import binomial_interval
+from bearray.paper.document.measured import pruning_of, rate_at, sure
 from bearray.paper.document.read import Material
 from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
-from bearray.report.pruning import Estimate, Share
+from bearray.report.pruning import Estimate
 from bearray.report.published import published
-
-
-def _sure(share: Share) -> Estimate:
-    """A share of something with the wider of two intervals: over users, and Wilson's, since the former has no
-    width where all users agree."""
-    value = share.count / share.of
-    low, high = binomial_interval(value, share.of)
-    if share.share is not None:
-        low, high = min(low, share.share.low), max(high, share.share.high)
-    return Estimate(value, low, high)
 
 
 def _words(share: Estimate) -> str:
@@ -36,7 +25,7 @@ def prunes_less(material: Material, part: Part, other: str) -> Finding:
         row = pruning_of(method)
         rate = rate_at(row, 10)
         if rate is not None and rate.exact.of:
-            shares[name] = _sure(rate.exact)
+            shares[name] = sure(rate.exact)
         elif row is not None:
             lacking.append(f"{NAMES[name]}: no target deserves a place")
         else:
@@ -71,7 +60,7 @@ def violations(material: Material, part: Part) -> Finding:
         why = "nothing was pruned" if row else "prunings not measured" if method.tested else method.state
         verdict = OPEN if row else NOT_RUN_YET
         return Finding(dataset=part.dataset, claim=claim, verdict=verdict, told=f"SFT: {why}.")
-    share = _sure(row.any_violation)
+    share = sure(row.any_violation)
     verdict = HOLDS if share.low > stated else DOES_NOT if share.high < stated else OPEN
     told = f"{_words(share)}, {row.any_violation.count} of {row.any_violation.of} prunings."
     return Finding(dataset=part.dataset, claim=claim, verdict=verdict, told=told)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bearray.paper.document.figures import Panel, Value, bars
-from bearray.paper.document.measured import UNMEASURED, pruning_of, rate_at
+from bearray.paper.document.measured import UNMEASURED, pruning_of, rate_at, sure
 from bearray.paper.document.plate import Plate, mains
 from bearray.paper.document.read import Material
 from bearray.paper.document.sheets import NAMES
@@ -34,14 +34,18 @@ def _measured(
     return found, missing, runs
 
 
+_LINES = "Thin lines are 95% intervals, the wider of that over users and Wilson's."
+
+
 def _value(share: Share | None) -> Value | None:
-    if share is None or share.share is None:
+    if share is None or not share.of:
         return None
-    return Value(value=share.share.value, low=share.share.low, high=share.share.high)
+    found = sure(share)
+    return Value(value=found.value, low=found.low, high=found.high)
 
 
 def _numbers(share: Share) -> tuple[Any, ...]:
-    found = share.share
+    found = _value(share)
     ends = (found.value, found.low, found.high) if found else (None,) * 3
     return (*ends, share.count, share.of)
 
@@ -83,7 +87,7 @@ def figure_3(material: Material) -> Plate:
             panels.append(Panel(title=f"PR@{k}", label=f"PR@{k}, SFT", series=some, paper=paper))
     caption = (
         "Share of the targets that deserve a place among the K most probable titles and that beam search "
-        "prunes; SFT. Thin lines are 95% intervals over users. The paper gives two numbers in its text, for "
+        f"prunes; SFT. {_LINES} The paper gives two numbers in its text, for "
         "targets of the top B = 10, without saying among which candidates they rank."
     )
     return Plate(
@@ -141,8 +145,8 @@ def figure_6(material: Material) -> Plate:
             panels.append(Panel(title=f"PR@10, {counting}", label="PR@10", series=some))
     caption = (
         "Share of the targets that deserve a place among the 10 most probable titles and that beam search "
-        "prunes, by objective. Exact: rank among all titles; pool: among those that beam search found. Thin "
-        "lines are 95% intervals over users. The paper's bars have no numbers; its text has a mean change of "
+        "prunes, by objective. Exact: rank among all titles; pool: among those that beam search found. "
+        f"{_LINES} The paper's bars have no numbers; its text has a mean change of "
         "-24.86% by BEAR."
     )
     return Plate(
