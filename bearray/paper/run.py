@@ -16,8 +16,9 @@ from bearray.paper.data import RECORD, prepare_data, write_record
 from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
+from bearray.paper.sweeps import part_base
 from bearray.runs import Storage
-from bearray.tuning.sweep import check_sweep
+from bearray.tuning.sweep import SWEEP, check_sweep
 from bearray.tuning.watch import say
 
 
@@ -51,11 +52,7 @@ def run_paper(config: PaperConfig) -> Path:
             say(line)
         if config.dry_run:
             return Path(storage.root)
-        for step in todo:
-            if (
-                step.trains is not None and step.trains.test
-            ):  # what others build on is not known before it is run
-                check_sweep(step.trains)
+        _check_begun(config, todo)
         write_record(config, datasets)
         failed = _work(config, todo, storage)
         document = write_document(config)
@@ -63,6 +60,16 @@ def run_paper(config: PaperConfig) -> Path:
     if failed:
         raise BearrayError(f"these steps failed: {'; '.join(failed)}; run the same command again to continue")
     return document
+
+
+def _check_begun(config: PaperConfig, todo: Sequence[Step]) -> None:
+    """Refuse changed settings of any part before the first is continued."""
+    for step in todo:
+        sweep = step.trains
+        if sweep is None or not sweep.test:  # what is not tested takes its settings from BEAR's choice
+            continue
+        if Storage(sweep.storage).exists(SWEEP):
+            check_sweep(replace(sweep, base_model=(part_base(config, step.part),)))
 
 
 def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[str]:

@@ -122,8 +122,9 @@ def test_changed_settings_are_refused_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(paper_run, "_work", lambda *_: pytest.fail("a step was begun"))
     data = prepare_data(smoke)["demo"]
-    last = [step for step in steps(smoke, needs(smoke)) if step.trains is not None and step.trains.test][-1]
-    before = {"sweep": to_dict(last.trains), "dataset": "demo-s", "data_hash": data.content_hash}
+    last = [s for s in steps(smoke, needs(smoke)) if s.trains and s.trains.test and not s.part.sampled][-1]
+    assert last.part.backbone == "allmrec"
+    before = {"sweep": to_dict(last.trains), "dataset": data.name, "data_hash": data.content_hash}
     part_storage(smoke, last.part).write_json("sweep.json", before)
     with pytest.raises(ResumeError, match=r"sweep\.run\.train\.epochs: 2 -> 3"):
         run_paper(replace(smoke, run=override(smoke.run, {"train.epochs": 3})))
