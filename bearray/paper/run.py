@@ -16,7 +16,7 @@ from bearray.paper.data import RECORD, prepare_data, write_record
 from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
-from bearray.paper.sweeps import part_base
+from bearray.paper.sweeps import with_base
 from bearray.runs import Storage
 from bearray.tuning.sweep import SWEEP, check_sweep
 from bearray.tuning.watch import say
@@ -69,7 +69,7 @@ def _check_begun(config: PaperConfig, todo: Sequence[Step]) -> None:
         if sweep is None or not sweep.test:  # what is not tested takes its settings from BEAR's choice
             continue
         if Storage(sweep.storage).exists(SWEEP):
-            check_sweep(replace(sweep, base_model=(part_base(config, step.part),)))
+            check_sweep(with_base(config, step.part, sweep))
 
 
 def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[str]:

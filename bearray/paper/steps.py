@@ -20,7 +20,14 @@ from bearray.evaluation.redecode import choose_decoding, redecoded
 from bearray.paper.config import D3, PaperConfig
 from bearray.paper.data import data_folder
 from bearray.paper.parts import BASELINES, DECODED, SENSITIVITY, Needs, Part, labels
-from bearray.paper.sweeps import part_base, part_run, part_storage, part_sweep, sensitivity_sweep
+from bearray.paper.sweeps import (
+    part_base,
+    part_run,
+    part_storage,
+    part_sweep,
+    sensitivity_sweep,
+    with_base,
+)
 from bearray.runs import Storage, absolute
 from bearray.trained import CONFIG, RESULT, TrainedRun, open_run
 from bearray.tuning.cluster import connect
@@ -85,7 +92,7 @@ def _methods(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     sweep = part_sweep(config, part)
 
     def do() -> None:
-        run_sweep(replace(sweep, base_model=(part_base(config, part),)), only=methods)
+        run_sweep(with_base(config, part, sweep), only=methods)
 
     def done() -> int:
         return sum(
@@ -220,7 +227,7 @@ def _sensitivity(config: PaperConfig, part: Part) -> Step:
         run = _trained(config, part, "bear", config.seeds[0]).config
         chosen = {"lam": run.objective.lam, "xi": run.objective.xi}
         sweep = sensitivity_sweep(config, part, chosen)
-        run_sweep(replace(sweep, base_model=(part_base(config, part),)))
+        run_sweep(with_base(config, part, sweep))
 
     return Step(
         title="train BEAR with other values of lambda and xi",

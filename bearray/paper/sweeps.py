@@ -61,6 +61,11 @@ def part_sweep(config: PaperConfig, part: Part) -> SweepConfig:
     )
 
 
+def with_base(config: PaperConfig, part: Part, sweep: SweepConfig) -> SweepConfig:
+    """A part's sweep as it is run, with the base model as sweeps take it; a stand-in is built now."""
+    return replace(sweep, base_model=(part_base(config, part),))
+
+
 def sensitivity_sweep(config: PaperConfig, part: Part, chosen: Mapping[str, float]) -> SweepConfig:
     """BEAR of a part with lambda, and with xi, at other values than the chosen ones; validated, never tested.
 
