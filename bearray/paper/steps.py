@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,7 +180,6 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
 
 def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     where = part_storage(config, part).child(FOLDER)
-    objectives = tuple(_timed(config, part, m) for m in sorted(methods, key=lambda m: (m != "sft", m)))
 
     def done() -> int:
         there = where.exists(FILE) and where.read_json(FILE)["finished"] is not None
@@ -192,7 +191,7 @@ def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
                 data_dir=str(data_folder(config, part)),
                 storage=part_storage(config, part).root,
                 base_model=part_base(config, part),
-                objectives=objectives,
+                objectives=_timed(config, part, sorted(methods, key=lambda m: (m != "sft", m))),
                 decoders=("none",),
                 rounds=config.timing_rounds,
                 steps=1 if config.smoke else 2,
@@ -205,13 +204,16 @@ def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     return Step(title=title, part=part, runs=len(methods), done=done, do=do)
 
 
-def _timed(config: PaperConfig, part: Part, method: str) -> str:
-    """A method as `bearray bench objectives` takes it, with the settings that its runs' objective has."""
+def _timed(config: PaperConfig, part: Part, methods: Sequence[str]) -> tuple[str, ...]:
+    """Methods as `bearray bench objectives` takes them, with the settings of their runs' objectives."""
     sweep = part_sweep(config, part)
-    own = method_settings(sweep.method_settings, sweep.objectives, sweep.run).get(method, {})
-    prefix = "objective."
-    fields = [f"{k.removeprefix(prefix)}={json.dumps(v)}" for k, v in own.items() if k.startswith(prefix)]
-    return f"{method}:{','.join(fields)}" if fields else method
+    own = method_settings(sweep.method_settings, sweep.objectives, sweep.run)
+    prefix, found = "objective.", []
+    for method in methods:
+        changes = own.get(method, {}).items()
+        fields = [f"{k.removeprefix(prefix)}={json.dumps(v)}" for k, v in changes if k.startswith(prefix)]
+        found.append(f"{method}:{','.join(fields)}" if fields else method)
+    return tuple(found)
 
 
 def _sensitivity(config: PaperConfig, part: Part) -> Step:
