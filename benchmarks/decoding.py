@@ -43,7 +43,7 @@ BATCH_SIZES = {"prefill": (1, 2, 4, 8), "generate": (2, 4, 8), "bearray": (8, 16
 
 def book_titles(data_dir: str | None) -> tuple[str, list[str]]:
     """(where the titles are from, distinct titles)."""
-    folder = Path(data_dir or os.environ.get("BEARRAY_DATA", "../shared/data")) / "book"
+    folder = Path(data_dir or os.environ.get("BEARRAY_DATA", "data")) / "book"
     if (folder / "items.parquet").exists():
         titles = [clean_title(t) for t in open_dataset(folder).items["title"]]
         return "Book", sorted({t for t in titles if t})
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or ../shared/data)"
+        "--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()

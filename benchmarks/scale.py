@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from math import ceil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from scale_costs import (
@@ -184,16 +185,22 @@ def trie_table(m: Measured) -> str:
     return table(head, rows)
 
 
+def _by_turn(above: Sequence[float], below: Sequence[float]) -> float:
+    """Median over turns of one contender's time over another's in the same turn, as training.py reports."""
+    return median(a / b for a, b in zip(above, below, strict=True))
+
+
 def training_table(folder: Path = HERE / "results") -> str:
     """Measured steps of training, where training-cpu-*.json are there: ratios, not seconds."""
     rows: list[tuple[object, ...]] = []
     for file in sorted(folder.glob("training-cpu-*.json")):
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        seconds = {name: sorted(times)[len(times) // 2] for name, times in result["seconds"].items()}
+        seconds = result["seconds"]
         for name in ("sft", "msl", "bear released"):
-            released = seconds["released bear" if name == "bear released" else f"released {name}"]
-            against = f"{released / seconds[name]:.1f} x"
-            rows.append((result["shape"], name, against, f"{seconds[name] / seconds['sft']:.2f}", file.name))
+            released = "released bear" if name == "bear released" else f"released {name}"
+            against = f"{_by_turn(seconds[released], seconds[name]):.1f} x"
+            beside_sft = f"{_by_turn(seconds[name], seconds['sft']):.2f}"
+            rows.append((result["shape"], name, against, beside_sft, file.name))
     if not rows:
         return "(no training-cpu-*.json in benchmarks/results)"
     return table(("model", "objective", "faster than the released way", "against SFT", "from"), rows, left=2)

@@ -39,7 +39,7 @@ def sweep() -> SweepConfig:
 
 
 def at_scale(config: SweepConfig, scale: Scale) -> SweepConfig:
-    """cpu: half an hour or so on two cores for all of it. smoke: minutes, too few steps to learn anything."""
+    """cpu: an hour or so on two cores for all of it. smoke: minutes, too few steps to learn anything."""
     config = scaled(config, scale)
     if scale == "paper":
         return config
