@@ -120,18 +120,11 @@ def start_ray() -> None:
     """A Ray of two CPUs on this machine."""
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # as `bearray.tuning.cluster.connect`
+    from bearray.tuning.cluster import connect, start_local
+
     assert not ray.is_initialized()
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
-        logging_level="ERROR",
-    )
+    start_local(cpus=2)
+    connect()  # what else it sets for a sweep
 
 
 @pytest.fixture(scope="module")

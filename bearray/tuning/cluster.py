@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 
 from bearray.config import RunConfig
 from bearray.training.capacity import cluster_capacity
@@ -24,6 +28,13 @@ Nobody takes back this machine, and the process costs each start of a run's work
 computing."""
 
 
+GCS_PORT = "RAY_GCS_SERVER_PORT"
+"""Environment variable: the port at which a cluster that this process starts can be reached."""
+
+ADDRESS = "RAY_ADDRESS"
+"""Environment variable: the cluster that a process belongs to."""
+
+
 def connect(address: str | None = None) -> None:
     """Connect this process to Ray, once; a process that Ray has started is connected already.
 
@@ -39,22 +50,58 @@ def connect(address: str | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Instead of Tune's own tables: `bearray.tuning.watch` says more in fewer lines.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    watched = os.environ.get(PREEMPTION)
+    if canonicalize_bootstrap_address(address) is None:  # type: ignore[arg-type]  # Ray's own hint lacks None
+        start_local()
+    else:
+        ray.init(address=address, **_quiet())
+
+
+def start_local(cpus: int | None = None) -> None:
+    """Start a cluster of this machine alone, for the length of this process, and connect to it.
+
+    Its processes are told its address. Without it they look for a cluster on the machine, as Ray's own
+    clean-up after a stopped run does, and where two processes have started one each, that clean-up gives up
+    and the stopped run's workers are never freed.
+
+    Args:
+        cpus: how many it has; None: as many as the machine.
+    """
     os.environ.setdefault(PREEMPTION, "0")
-    # The dashboard stays on, as by default: without it Ray 2.60 never frees the workers of a stopped trial.
-    ray.init(
-        address=address,
-        log_to_driver=os.environ.get("BEARRAY_WORKER_LOGS") == "1",
-        logging_level=logging.ERROR,
-    )
-    if watched is None and not _is_own():
-        del os.environ[PREEMPTION]
+    port = _free_port()
+    with _environment({GCS_PORT: str(port), ADDRESS: f"127.0.0.1:{port}"}):
+        # The dashboard stays on: without it Ray 2.60 never frees the workers of a stopped trial.
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_quiet()
+        )
 
 
-def _is_own() -> bool:
-    """Whether the cluster was started by this process, and so is this machine alone."""
-    node = ray._private.worker._global_node
-    return node is not None and node.is_head()
+def _quiet() -> dict[str, Any]:
+    return {
+        "log_to_driver": os.environ.get("BEARRAY_WORKER_LOGS") == "1",
+        "logging_level": logging.ERROR,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """With these environment variables; afterwards as before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def concurrent_trials(runs: Sequence[RunConfig], limit: int | None = None) -> int:

@@ -177,7 +177,9 @@ def _fit(
                 scheduler=scheduler,
                 num_samples=samples,
                 max_concurrent_trials=concurrent_trials([run.config for run in runs], max_concurrent),
-                reuse_actors=False,
+                # A driver takes seconds to start, and is then used for the next run. Not where trials are
+                # stopped early: their workers are freed only by the end of the driver's process.
+                reuse_actors=scheduler is None,
                 trial_dirname_creator=_trial_folder,
             ),
             run_config=tune.RunConfig(
