@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as json_format
 from typing import TYPE_CHECKING, Any
 
+from bearray.errors import ConfigError
+
 if TYPE_CHECKING:
     from bearray.config import RunConfig
     from bearray.planning.plan import Plan
@@ -28,7 +30,7 @@ def plan(
     answer_tokens: float | None = None,
     longest_answer_tokens: int | None = None,
     methods: tuple[str, ...] = ("sft", "msl", "bear"),
-    search_methods: tuple[str, ...] = ("bear",),
+    search_methods: tuple[str, ...] | None = None,
     trials: int = 20,
     seeds: int = 1,
     epochs: int = 10,
@@ -69,7 +71,7 @@ def plan(
         answer_tokens: Tokens of a title and its end, on average.
         longest_answer_tokens: Tokens of the longest title.
         methods: Objectives of the sweep.
-        search_methods: Those of them whose lambda and xi are searched.
+        search_methods: Those of them whose lambda and xi are searched (default: bear, where it is one).
         trials: Trials of each search.
         seeds: Seeds of each method.
         epochs: Epochs of each run.
@@ -91,6 +93,8 @@ def plan(
     from bearray.planning.plan import Request, make_plan
     from bearray.planning.speeds import read_speeds
 
+    if measured_model is not None and not measured:
+        raise ConfigError("--measured-model is of what --measured gives; give that, too")
     changes: dict[str, Any] = {
         "data.path": data_dir or "",
         "data.train_windows": train_windows,
@@ -104,12 +108,16 @@ def plan(
         "train.batch_size": batch_size,
     }
     run = _run(changes)
-    lengths = {
+    lengths: dict[str, float | None] = {
         "prompt_tokens": prompt_tokens,
         "longest_prompt": longest_prompt_tokens,
         "answer_tokens": answer_tokens,
         "longest_answer": longest_answer_tokens,
     }
+    for name, value in lengths.items():
+        if value is not None and not 0 < value < float("inf"):
+            option = name.removesuffix("_tokens").replace("_", "-")
+            raise ConfigError(f"--{option}-tokens is {value}; it must be above 0")
     device = described(gpu, gpu_memory, gpu_tflops)
     if not device.bf16:
         run = _run({**changes, "model.dtype": "float32"})

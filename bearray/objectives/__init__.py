@@ -11,7 +11,7 @@ from bearray.objectives.flower import Flower
 from bearray.objectives.grpo import GRPO
 from bearray.objectives.igd import IGD, information_gain, node_entropy
 from bearray.objectives.msl import MSL, msl_loss
-from bearray.objectives.registry import OBJECTIVES, list_objectives, make_objective
+from bearray.objectives.registry import OBJECTIVES, REGULARISED, list_objectives, make_objective
 from bearray.objectives.rosepo import RosePO
 from bearray.objectives.rounds import Draw, Round
 from bearray.objectives.sdpo import SDPO
@@ -29,6 +29,7 @@ __all__ = [
     "IGD",
     "MSL",
     "OBJECTIVES",
+    "REGULARISED",
     "SDPO",
     "SFT",
     "AnswerTokens",

@@ -32,6 +32,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     )
 }  # fmt: skip
 
+REGULARISED = ("bear", "beam_simulation", "sdpo_bear")
+"""Objectives that have lambda and xi, which a sweep can search."""
+
 
 def make_objective(config: ObjectiveConfig) -> Objective:
     """The objective that `config.name` names, with the fields of `config` that it uses.

@@ -9,11 +9,12 @@ from bearray.backbones import resolve_base
 from bearray.backbones.presets import LOCAL_PREFIX
 from bearray.config import RunConfig, override
 from bearray.data import open_dataset
+from bearray.objectives import REGULARISED
 from bearray.paper.config import PaperConfig
 from bearray.paper.data import data_folder, domain
 from bearray.paper.parts import SENSITIVITY, Part, all_methods
 from bearray.runs import Storage
-from bearray.tuning.config import REGULARISED, SearchConfig, SweepConfig
+from bearray.tuning.config import SearchConfig, SweepConfig
 from bearray.tuning.published import published_settings
 
 SAMPLE_TEST_WINDOWS = 500

@@ -83,7 +83,9 @@ def options(
     """
     found = []
     batch = runs[0].train.batch_size
-    sizes = micro_batches(batch, workers) if micro_batch is None else [micro_batch]
+    sizes = micro_batches(batch, workers)
+    if micro_batch is not None:  # a worker has no more windows than its share of a batch
+        sizes = [min(micro_batch, sizes[0])]
     for zero in stages if workers > 1 else [s for s in stages if s != 3] or stages:
         for recompute in (False, True) if checkpointing is None else (checkpointing,):
             for size in sizes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from bearray.config import RunConfig
 from bearray.errors import ConfigError
+from bearray.objectives import REGULARISED, make_objective
 from bearray.planning.cards import Device
 from bearray.planning.choose import STAGES, Option, advice, apply, options
 from bearray.planning.memory import DecodingMemory, decoding_memory
@@ -28,7 +29,8 @@ class Request:
     gpus: int = 1
     """Of a node."""
     nodes: int = 1
-    searched: tuple[str, ...] = ("bear",)
+    searched: tuple[str, ...] | None = None
+    """Those of the objectives whose lambda and xi are searched; None: BEAR, where it is among them."""
     trials: int = 20
     seeds: int = 1
     speeds: tuple[Speed, ...] = ()
@@ -46,6 +48,12 @@ class Request:
                 raise ConfigError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if not self.methods:
             raise ConfigError("--methods is empty; it must list one or more objectives")
+        for name in self.methods:
+            make_objective(replace(self.run.objective, name=name))
+        self._check_searched()
+        for option, names in (("--methods", self.methods), ("--search-methods", self.searches)):
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{option} is {' '.join(names)}; it must list each objective once")
         if self.price is not None and not 0 <= self.price < float("inf"):
             raise ConfigError(f"--price is {self.price}; it must be at least 0")
         if self.workers is not None and not 1 <= self.workers <= self.devices:
@@ -53,6 +61,26 @@ class Request:
                 f"--num-workers is {self.workers}, but there are {self.devices} GPUs; it must be from 1 to "
                 "that"
             )
+
+    def _check_searched(self) -> None:
+        """A search that is left out for a slip of the pen would make the sweep look cheap."""
+        for name in self.searches:
+            if name not in REGULARISED:
+                raise ConfigError(
+                    f"--search-methods has {name!r}; lambda and xi are settings of {', '.join(REGULARISED)} "
+                    "only"
+                )
+            if name not in self.methods:
+                raise ConfigError(
+                    f"--search-methods has {name}, which is not among --methods ({', '.join(self.methods)})"
+                )
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """The objectives that are searched."""
+        if self.searched is None:
+            return tuple(name for name in ("bear",) if name in self.methods)
+        return self.searched
 
     @property
     def devices(self) -> int:
@@ -157,7 +185,7 @@ def _cost(shape: Shape, request: Request, option: Option) -> SweepCost:
         device=request.device,
         devices=request.devices,
         nodes=request.nodes,
-        searched=request.searched,
+        searched=request.searches,
         trials=request.trials,
         seeds=request.seeds,
         speeds=request.speeds,

@@ -10,16 +10,13 @@ import tyro
 
 from bearray.config import RunConfig, override
 from bearray.errors import ConfigError
-from bearray.objectives import OBJECTIVES, make_objective
+from bearray.objectives import OBJECTIVES, REGULARISED, make_objective
 from bearray.tuning.settings import method_settings
 
 Scale = Literal["paper", "cpu", "smoke"]
 
 AXES = {"lam": "objective.lam", "xi": "objective.xi"}
 """Search axis -> the config field that it sets."""
-
-REGULARISED = ("bear", "beam_simulation", "sdpo_bear")
-"""Objectives that have lambda and xi."""
 
 _OWN_START = ("flower", "sprec")
 """Objectives that compare with a frozen reference, but do not start from a model fine-tuned with SFT."""

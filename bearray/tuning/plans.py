@@ -9,8 +9,9 @@ from bearray.backbones import base_model_kind
 from bearray.config import ObjectiveConfig, RunConfig, differences, override, to_dict
 from bearray.data import Dataset
 from bearray.errors import ConfigError
+from bearray.objectives import REGULARISED
 from bearray.runs import absolute
-from bearray.tuning.config import AXES, REGULARISED, SweepConfig
+from bearray.tuning.config import AXES, SweepConfig
 from bearray.tuning.settings import method_settings
 from bearray.tuning.trial import RunPlan, run_place
 

@@ -184,6 +184,15 @@ def test_lengths_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
         (["--gpu", "h100", "--price", "-1"], "--price is -1"),
         (["--gpu", "h100", "--measured", "nowhere"], "neither a run folder"),
         (["--gpu", "h100", "--backbone", "gpt"], "model.backbone"),
+        (["--gpu", "h100", "--search-methods", "baer"], "--search-methods has 'baer'; lambda and xi are"),
+        (["--gpu", "h100", "--search-methods", "sft"], "of bear, beam_simulation, sdpo_bear only"),
+        (["--gpu", "h100", "--search-methods", "sdpo_bear"], "not among --methods (sft, msl, bear)"),
+        (["--gpu", "h100", "--methods", "bear", "bear"], "--methods is bear bear; it must list each"),
+        (["--gpu", "h100", "--trials", "-1"], "--trials is -1"),
+        (["--gpu", "h100", "--data-dir", "nowhere"], "nowhere does not exist"),
+        (["--gpu", "h100", "--prompt-tokens", "nan"], "--prompt-tokens is nan; it must be above 0"),
+        (["--gpu", "h100", "--longest-answer-tokens", "-3"], "--longest-answer-tokens is -3"),
+        (["--gpu", "h100", "--measured-model", "base"], "--measured-model is of what --measured gives"),
     ],
 )
 def test_mistakes_cost_one_message(
@@ -191,3 +200,27 @@ def test_mistakes_cost_one_message(
 ) -> None:
     code, _, err = run(capsys, *options)
     assert code == 2 and message in err
+
+
+def test_what_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    """BEAR unless something else is said, and only where the sweep has it."""
+
+    def trained(*options: str) -> dict[str, int]:
+        code, out, _ = run(capsys, "--gpu", "h100", "--trials", "5", "--seeds", "2", "--json", *options)
+        assert code == 0
+        return {name: method["runs"] for name, method in json.loads(out)["sweep"]["methods"].items()}
+
+    assert trained() == {"sft": 2, "msl": 2, "bear": 6}
+    assert trained("--methods", "sft", "msl") == {"sft": 2, "msl": 2}
+    both = ("bear", "sdpo_bear")
+    assert trained("--methods", "sft", *both, "--search-methods", *both) == {
+        "sft": 2,
+        **dict.fromkeys(both, 6),
+    }
+    assert trained("--methods", "bear", "--search-methods") == {"bear": 2}
+
+
+def test_a_micro_batch_is_at_most_a_workers_share(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("--gpu", "h100", "--gpus", "2", "--num-workers", "2", "--batch-size", "8", "--json")
+    chosen = json.loads(run(capsys, *base, "--micro-batch-size", "100000")[1])["chosen"]
+    assert chosen["fits"] and chosen["micro_batch"] == 4
