@@ -3,7 +3,7 @@ and beside it how well the runs of the same storage recommend."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from bearray.config import ObjectiveConfig, from_dict, to_dict
 from bearray.efficiency.results import FILE, FOLDER, read
 from bearray.efficiency.statistics import Interval, Row, decoding_rows, training_rows
 from bearray.errors import DataError
-from bearray.objectives.registry import fields_used
+from bearray.objectives.base import Objective
+from bearray.objectives.registry import OBJECTIVES, fields_used
 from bearray.report.cells import Table
 from bearray.report.headline import primary
 from bearray.runs import Storage
@@ -21,7 +22,8 @@ METRIC = "ndcg@10"
 _SAME_TIME = (
     "lam", "xi", "tau", "mix", "contrast", "beta", "smoothing", "kl_weight", "theta", "prior_weight",
 )  # fmt: skip
-"""Numbers of an objective that do not change what is computed, so a run with others is the same in cost."""
+"""Numbers of an objective whose size does not change what is computed, so a run with others is the same in
+cost; `_switches` has those among them that turn something on or off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ def _points(
     by_label = {row.label: row for row in rows}
     points, differing = [], set()
     for row in part.rows if part else ():
-        label = _timed(row.run.settings.get("objective", {}), content["training"]["contenders"])
+        label = _timed(row.run.settings, content["training"]["contenders"], content["settings"]["run"])
         seconds = by_label[label].epoch_seconds if label else None
         if label is None or seconds is None:
             continue
@@ -195,31 +197,48 @@ def _points(
                 high=cell.high,
             )
         )
-        differing |= _differing(row.run.settings, content["settings"]["run"])
+        contender = content["training"]["contenders"][label]
+        differing |= _differing(row.run.settings, content["settings"]["run"], contender)
     notes = []
     if differing:
         notes.append(
             "The runs in the figure of NDCG@10 were trained with other settings than were timed here: "
-            f"{', '.join(sorted(differing))}. Their own epochs took other times."
+            f"{', '.join(sorted(differing))}. Their own epochs may have taken other times."
         )
     return points, notes
 
 
-def _timed(objective: Mapping[str, Any], contenders: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The timed objective that computes the same as a run's."""
+def _timed(
+    run: Mapping[str, Any], contenders: Mapping[str, Mapping[str, Any]], timed: Mapping[str, Any]
+) -> str | None:
+    """The timed objective that computes the same as a run's: one with its LoRA dropout, else any."""
+    own = _work(run.get("objective", {}))
+    same = [label for label, c in contenders.items() if _work(c) == own]
+    dropout = run.get("model", {}).get("lora_dropout")
+    exact = [label for label in same if lora_dropout(contenders[label], timed) == dropout]
+    return next(iter([*exact, *same]), None)
+
+
+def _work(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an objective's settings decides what is computed in a step."""
     default = to_dict(ObjectiveConfig())
+    full = {name: settings.get(name, value) for name, value in default.items()}
+    used = fields_used(from_dict(ObjectiveConfig, full))
+    return {name: full[name] for name in used - set(_SAME_TIME)} | _switches(full, used)
 
-    def what(settings: Mapping[str, Any]) -> dict[str, Any]:
-        full = {name: settings.get(name, value) for name, value in default.items()}
-        used = fields_used(from_dict(ObjectiveConfig, full)) - set(_SAME_TIME)
-        return {name: full[name] for name in used}
 
-    own = what(objective)
-    return next((label for label, c in contenders.items() if what(c) == own), None)
+def _switches(full: Mapping[str, Any], used: Collection[str]) -> dict[str, bool]:
+    """Of the numbers whose size costs nothing: what they turn on."""
+    on = {
+        "smoothing": full["smoothing"] is None,  # scores of SASRec for all titles in each step
+        "mix": full["mix"] != 0,  # a second margin
+    }
+    return {f"{name} on": value for name, value in on.items() if name in used}
 
 
 _MATTERS = (
     ("data", "train_windows"),
+    ("model", "backbone"),
     ("model", "dtype"),
     ("model", "lora_r"),
     ("model", "lora_targets"),
@@ -227,14 +246,37 @@ _MATTERS = (
     ("train", "batch_size"),
     ("train", "micro_batch_size"),
     ("train", "num_workers"),
+    ("train", "precision"),
     ("train", "gradient_checkpointing"),
 )
-"""Settings of a run that decide how long its epoch takes."""
+"""Settings of every run that decide how long its epoch takes; `_differing` has two more."""
 
 
-def _differing(run: Mapping[str, Any], timed: Mapping[str, Any]) -> set[str]:
-    return {
+def lora_dropout(contender: Mapping[str, Any], timed: Mapping[str, Any]) -> float:
+    """The LoRA dropout that a contender was timed with: its own, or that of the benchmark's run.
+
+    Without dropout, objective (3.1) takes its prompts' keys and values from the training pass.
+    """
+    own = contender.get("lora_dropout")
+    return float(timed["model"]["lora_dropout"] if own is None else own)
+
+
+def _differing(run: Mapping[str, Any], timed: Mapping[str, Any], contender: Mapping[str, Any]) -> set[str]:
+    """Settings that decide how long an epoch takes and that a run has otherwise than its contender had."""
+    found = {
         f"{group}.{name}"
         for group, name in _MATTERS
         if name in run.get(group, {}) and run[group][name] != timed[group].get(name)
     }
+    dropout = run.get("model", {}).get("lora_dropout")
+    if dropout is not None and dropout != lora_dropout(contender, timed):
+        found.add("model.lora_dropout")
+    epochs = run.get("train", {}).get("epochs")
+    if epochs is not None and epochs != timed["train"]["epochs"] and _takes_turns(contender):
+        found.add("train.epochs")
+    return found
+
+
+def _takes_turns(contender: Mapping[str, Any]) -> bool:
+    """Whether an objective has epochs of several losses, whose shares the number of epochs decides."""
+    return OBJECTIVES[contender["name"]].schedule is not Objective.schedule

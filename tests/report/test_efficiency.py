@@ -13,11 +13,13 @@ import pytest
 from bearray.efficiency.results import FILE, FOLDER
 from bearray.errors import DataError, MissingFileError
 from bearray.report import write_report
-from bearray.report.efficiency import parse, read_efficiency
+from bearray.report.collect import collect
+from bearray.report.efficiency import Efficiency, parse, read_efficiency
 from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.efficiency_text import duration, figures, markdown, training_cells
 from bearray.report.efficiency_write import write_efficiency
 from bearray.report.figures import inline
+from bearray.report.tables import build_tables
 from tests.efficiency.planted import content, decoding, training
 from tests.report.storage import write_run
 
@@ -27,6 +29,13 @@ def plant(storage: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / FILE).write_text(json.dumps(content(**changes)))
     return storage
+
+
+def found_in(storage: Path) -> Efficiency:
+    """What a storage tells, without figures being drawn."""
+    found = read_efficiency(storage, build_tables(collect(storage).runs))
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +84,7 @@ def test_latex_is_balanced(written: Path) -> None:
 
 
 def test_runs_are_set_against_the_cost_of_their_objectives(storage: Path, written: Path) -> None:
-    from bearray.report.collect import collect
-    from bearray.report.tables import build_tables
-
-    found = read_efficiency(storage, build_tables(collect(storage).runs))
-    assert found is not None
+    found = found_in(storage)
     points = {p.label: p for p in found.points}
     assert set(points) == {"SFT", "BEAR"}  # MSL was not timed
     assert points["BEAR"].objective == "bear"
@@ -107,7 +112,7 @@ def test_a_run_belongs_to_the_objective_that_computes_the_same(
 ) -> None:
     plant(tmp_path)
     write_run(tmp_path / "runs" / "bear", method="BEAR", changes=changes, n=40)
-    found, _ = write_efficiency(str(tmp_path))
+    found = found_in(tmp_path)
     assert len(found.points) == points
 
 
@@ -115,15 +120,59 @@ def test_runs_of_other_data_or_models_are_not_in_the_figure(tmp_path: Path) -> N
     plant(tmp_path)
     write_run(tmp_path / "runs" / "a", method="BEAR", data_hash="e" * 16, n=40)
     write_run(tmp_path / "runs" / "b", method="BEAR", base_model="local:small", n=40)
-    found, _ = write_efficiency(str(tmp_path))
+    found = found_in(tmp_path)
     assert found.points == ()
 
 
-def test_runs_with_other_batches_are_said_to_be(tmp_path: Path) -> None:
+def timed_objectives(**settings: dict[str, Any]) -> dict[str, Any]:
+    """A training part in which contenders have other settings than an objective's own."""
+    part = training()
+    for label, changes in settings.items():
+        part["contenders"][label] |= changes
+    return part
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train.batch_size", 32),
+        ("train.precision", "fp32"),
+        ("model.lora_dropout", 0.0),
+        ("model.backbone", "llara"),
+    ],
+)
+def test_runs_that_took_other_times_are_said_to_be(tmp_path: Path, name: str, value: Any) -> None:
     plant(tmp_path)
-    write_run(tmp_path / "runs" / "bear", method="BEAR", changes={"train.batch_size": 32}, n=40)
-    found, _ = write_efficiency(str(tmp_path))
-    assert any("train.batch_size" in note for note in found.notes)
+    write_run(tmp_path / "runs" / "bear", method="BEAR", changes={name: value}, n=40)
+    found = found_in(tmp_path)
+    (note,) = [note for note in found.notes if "other settings" in note]
+    assert f" here: {name}." in note
+
+
+def test_epochs_matter_where_losses_take_turns(tmp_path: Path) -> None:
+    part = timed_objectives(sdpo={"name": "sprec"})
+    plant(tmp_path, training=part)
+    write_run(tmp_path / "runs" / "bear", method="BEAR", changes={"train.epochs": 4}, n=40)
+    found = found_in(tmp_path)
+    assert len(found.points) == 1 and not any("other settings" in note for note in found.notes)
+    changes = {"objective.name": "sprec", "train.epochs": 4}
+    write_run(tmp_path / "runs" / "sprec", method="SPRec", changes=changes, n=40)
+    found = found_in(tmp_path)
+    assert len(found.points) == 2 and any("train.epochs" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("timed", "run", "points"),
+    [(0.1, 0.2, 1), (0.1, None, 0), (None, 0.2, 0), (None, None, 1)],
+)
+def test_rosepo_with_a_teachers_scores_is_not_paired_with_one_without(
+    tmp_path: Path, timed: float | None, run: float | None, points: int
+) -> None:
+    plant(tmp_path, training=timed_objectives(sdpo={"name": "rosepo", "smoothing": timed}))
+    changes = {"objective.name": "rosepo", "objective.smoothing": run}
+    write_run(tmp_path / "runs" / "rosepo", method="RosePO", changes=changes, n=40)
+    found = found_in(tmp_path)
+    assert len(found.points) == points
 
 
 def test_a_storage_without_runs_has_bars_only(tmp_path: Path) -> None:
