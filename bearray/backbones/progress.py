@@ -14,21 +14,22 @@ def training_progress(
     if not enabled:
         yield lambda step, loss: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from bearray.terminal import terminal, text_column
+
+    console = terminal(stderr=True)
     if not console.is_terminal:
         tenth = max(1, steps // 10)
 
         def line(step: int, loss: float) -> None:
             if step == 1 or step % tenth == 0 or step == steps:
-                console.print(f"{title}: step {step} of {steps}, loss {loss:.3f}", highlight=False)
+                console.print(f"{title}: step {step} of {steps}, loss {loss:.3f}", soft_wrap=True)
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=console) as bar:
+    columns = (text_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, text_column("loss {task.fields[loss]}"), console=console) as bar:
         task = bar.add_task(title, total=steps, loss="-")
         yield lambda step, loss: bar.update(task, completed=step, loss=f"{loss:.3f}")
 

@@ -13,20 +13,21 @@ def epoch_progress(title: str | None, epochs: int, done: int = 0) -> Iterator[Ca
     if title is None:
         yield lambda epoch, words: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from bearray.terminal import terminal, text_column
+
+    console = terminal(stderr=True)
     if not console.is_terminal:
         tenth = max(1, epochs // 10)
 
         def line(epoch: int, words: str) -> None:
             if epoch == 1 or epoch % tenth == 0 or epoch == epochs:
-                console.print(f"{title}: epoch {epoch} of at most {epochs}, {words}", highlight=False)
+                console.print(f"{title}: epoch {epoch} of at most {epochs}, {words}", soft_wrap=True)
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[words]}"), console=console) as bar:
+    columns = (text_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, text_column("{task.fields[words]}"), console=console) as bar:
         task = bar.add_task(title, total=epochs, completed=done, words="")
         yield lambda epoch, words: bar.update(task, completed=epoch, words=words)

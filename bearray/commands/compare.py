@@ -84,16 +84,16 @@ def _read(places: Sequence[str]) -> Sequence[Run]:
 
 
 def _print(versus: Versus) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from bearray.report.records import printable
     from bearray.report.versus_text import example_words, headline, history_words, rank_words, tables
+    from bearray.terminal import terminal
 
-    console = Console(highlight=False)
+    console = terminal()
     # A log has no width, and numbers are not to be broken over lines.
-    wide = console if console.is_terminal else Console(width=200, highlight=False)
+    wide = console if console.is_terminal else terminal(width=200)
     console.print(Text(headline(versus)), soft_wrap=True)
     for note in versus.notes:
         console.print(Text(f"note: {printable(note)}"), soft_wrap=True)

@@ -146,13 +146,14 @@ def _print_stats(values: Mapping[str, object], *, as_json: bool) -> None:
 
         print(json.dumps(values, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from bearray.terminal import terminal
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in values.items():
         table.add_row(name.replace("_", " "), _text(value))
-    Console(soft_wrap=True).print(table)
+    terminal(soft_wrap=True).print(table)
 
 
 def _text(value: object) -> str:

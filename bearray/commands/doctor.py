@@ -40,13 +40,13 @@ def doctor(
 
 
 def _show(finding: object) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from bearray.doctor import Finding
+    from bearray.terminal import terminal
 
     assert isinstance(finding, Finding)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(soft_wrap=True)
     mark, style = _MARKS.get(finding.status, _PROBLEM)
     console.print(Text.assemble((f"{mark:<9}", style), f"{finding.check}: {finding.text}"))
     if finding.mend:

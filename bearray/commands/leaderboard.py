@@ -103,16 +103,16 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _print(boards: Sequence[Board]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from bearray.report.leaderboard_text import APART, CAPTION, cells, title
     from bearray.report.records import printable
+    from bearray.terminal import terminal
 
-    console = Console(highlight=False)
+    console = terminal()
     # A log has no width, and numbers are not to be broken over lines.
-    wide = console if console.is_terminal else Console(width=240, highlight=False)
+    wide = console if console.is_terminal else terminal(width=240)
     for board in boards:
         header, rows = cells(board)
         console.print(Text(printable(title(board)), style="bold"), soft_wrap=True)

@@ -33,10 +33,11 @@ def _show(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json_format.dumps(list(rows), indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from bearray.terminal import terminal
 
     table = Table("name", "needs", "source")
     for row in rows:
         table.add_row(str(row["name"]), ", ".join(row["needs"]) or "-", str(row["source"]))
-    Console().print(table)
+    terminal().print(table)

@@ -192,15 +192,15 @@ def _work(run: RunConfig, lengths: dict[str, Any]) -> Work:
 
 
 def _print(found: Plan) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from bearray.planning import text
+    from bearray.terminal import terminal
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(soft_wrap=True)
     # A log has no width, and numbers are not to be broken over lines.
-    wide = Console(width=max(console.width, 180), highlight=False)
+    wide = terminal(width=max(console.width, 180))
     console.print(Text(text.headline(found), style="bold"))
     tables = [text.fit_table(found)]
     if found.chosen is not None:

@@ -84,27 +84,28 @@ def pruning(
 @contextmanager
 def _progress(name: str, shards: int) -> Iterator[OnShard]:
     """A bar on a terminal, lines in a log."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from bearray.terminal import text_column
     from bearray.tuning.watch import console, say
 
     if not console.is_terminal:
         say(f"{name}: {shards} shard{'s' * (shards != 1)}")
         yield lambda done, total: say(f"{name}: shard {done}/{total}")
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (text_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{name}, shards", total=shards)
         yield lambda done, _: bar.update(task, completed=done)
 
 
 def _print(title: str, found: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from bearray.report.pruning import parse_row
     from bearray.report.pruning_text import causes, rate, search_cells
+    from bearray.terminal import terminal
     from bearray.tuning.watch import console
 
     row, settings = parse_row(title, found), found["settings"]
@@ -125,4 +126,4 @@ def _print(title: str, found: Mapping[str, Any]) -> None:
     for line in lines:
         table.add_row(*map(Text, line[1:]))
     # A log has no width, and numbers are not to be broken over lines.
-    Console(width=max(console.width, 110)).print(table)
+    terminal(width=max(console.width, 110)).print(table)

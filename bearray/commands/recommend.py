@@ -127,10 +127,10 @@ def _numbers(history: str | list[Any]) -> list[int]:
 
 
 def _print_model(recommender: Recommender, normalize: str | None, exact: bool) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from bearray.report.records import printable
+    from bearray.terminal import terminal
 
     about, own = recommender.about, recommender.decoding
     how = "exact search" if exact or own.method == "exact" else f"beam search, {own.beam_width} beams"
@@ -139,20 +139,20 @@ def _print_model(recommender: Recommender, normalize: str | None, exact: bool) -
         f"{about['method']} on {about['dataset']}, {about['base_model']}: {about['titles']:,} titles; "
         f"{how}, softmax over {over}"
     )
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal(soft_wrap=True)
     console.print(Text(printable(line)))
     for note in about.get("notes", ()):
         console.print(Text(printable(f"note: {note}")))
 
 
 def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from bearray.report.records import printable
+    from bearray.terminal import terminal
 
-    console = Console(highlight=False)
+    console = terminal()
     after = f"{f'{asked.user}, after' if asked.user else 'after'}: {'; '.join(found.history)}"
     console.print()
     console.print(Text(printable(after)), soft_wrap=True)
@@ -167,7 +167,7 @@ def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
         cells = (str(place), printable(item.title), f"{item.item_ids[0]}{more}", f"{item.score:.4f}", margin)
         table.add_row(*map(Text, cells))
     # A log has no width, and titles are not to be broken over lines there.
-    (console if console.is_terminal else Console(width=160, highlight=False)).print(table)
+    (console if console.is_terminal else terminal(width=160)).print(table)
     if found.proven:
         verdict = f"proven: the best {len(found.items)} of all {titles:,} titles"
     else:
@@ -185,13 +185,15 @@ def _print_json(asked: Asked, found: RecommendedList) -> None:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, where somebody looks at it and there is something to wait for."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from bearray.terminal import terminal, text_column
+
+    console = terminal(stderr=True)
     if total <= _CHUNK or not console.is_terminal:
         yield lambda done: None
         return
-    with Progress(console=console, transient=True) as bar:
+    columns = (text_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("histories", total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -91,9 +91,9 @@ def train_and_test(
 @contextmanager
 def _parts_progress(title: str, progress: bool) -> Iterator[OnPart]:
     """Lines on stderr while the language model works, a tenth of the way apart."""
-    from rich.console import Console
+    from bearray.terminal import terminal
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = terminal(stderr=True, soft_wrap=True)
 
     def say(what: str, done: int, total: int) -> None:
         if progress and (done in (1, total) or done % max(1, total // 10) == 0):

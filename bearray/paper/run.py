@@ -41,7 +41,7 @@ def run_paper(config: PaperConfig) -> Path:
         )
     if config.document_only:
         document = write_document(_recorded(config))
-        say(f"document: [bold]{document}[/bold]")
+        say("document: ", (str(document), "bold"))
         return document
     storage = Storage(config.storage)
     storage.check_writable()
@@ -56,7 +56,7 @@ def run_paper(config: PaperConfig) -> Path:
         write_record(config, datasets)
         failed = _work(config, todo, storage)
         document = write_document(config)
-    say(f"document: [bold]{document}[/bold]")
+    say("document: ", (str(document), "bold"))
     if failed:
         raise BearrayError(f"these steps failed: {'; '.join(failed)}; run the same command again to continue")
     return document
@@ -78,21 +78,21 @@ def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[s
     for i, step in enumerate(todo, 1):
         what = f"{step.part.folder}: {step.title}"
         if step.done() >= step.runs:
-            say(f"[dim]step {i} of {len(todo)}[/dim] {what}: already done")
+            say((f"step {i} of {len(todo)}", "dim"), f" {what}: already done")
             continue
         minutes = (time.monotonic() - began) / 60
-        say(f"[bold]step {i} of {len(todo)}[/bold] {what} ({minutes:.0f} minutes so far)")
+        say((f"step {i} of {len(todo)}", "bold"), f" {what} ({minutes:.0f} minutes so far)")
         try:
             step.do()
         except (BusyError, StorageError):
             raise
         except BearrayError as error:
             failed.append(f"{what}: {error}")
-            say(f"[red]{what} failed:[/red] {error}")
+            say((f"{what} failed:", "red"), f" {error}")
         try:
             write_document(config, pdf=False)  # an overnight run can be looked at while it goes on
         except BearrayError as error:  # it is written again at the end, and fails there if it must
-            say(f"[red]the document cannot be written:[/red] {error}")
+            say(("the document cannot be written:", "red"), f" {error}")
     return failed
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 
 from bearray.baselines import Fitted
+from bearray.terminal import terminal
 
 
 class SASRecScores:
@@ -26,10 +26,9 @@ class SASRecScores:
         self.sasrec, self.histories = sasrec, histories
         if announce:
             valid = sasrec.history[sasrec.best_epoch - 1]["valid_ndcg@10"]
-            Console(stderr=True, soft_wrap=True).print(
+            terminal(stderr=True, soft_wrap=True).print(
                 f"scores for users are SASRec's: epoch {sasrec.best_epoch}, validation NDCG@10 {valid:.4f}, "
-                f"kept in {sasrec.folder}",
-                highlight=False,
+                f"kept in {sasrec.folder}"
             )
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:

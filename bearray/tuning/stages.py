@@ -107,7 +107,7 @@ class _Stages:
             told = folder.read_json(RESULT).get("error") if folder.exists(RESULT) else why
             self.check_storage(f"{told} {why}")
             self.trained.failed[place] = str(told or "its training ended without a result")
-            say(f"[red]{_words(place, self.sweep)} failed:[/red] {self.trained.failed[place]}")
+            say((f"{_words(place, self.sweep)} failed:", "red"), f" {self.trained.failed[place]}")
 
     def search(self, place: Place, plan: RunPlan) -> dict[str, Any]:
         """Search lambda and xi; the best trial's, or nothing where all trials failed."""
@@ -118,7 +118,7 @@ class _Stages:
         )
         for error in results.errors:
             self.check_storage(str(error))
-            say(f"[red]a trial failed:[/red] {reason(error)}")
+            say(("a trial failed:", "red"), f" {reason(error)}")
         ids = list(dict.fromkeys(run_ids(results)))
         if not ids:
             self.trained.failed[place] = f"all trials failed; {self.storage.root}/runs/*/result.json say why"

@@ -99,7 +99,7 @@ def _run(
     say(f"sweep finished in {(time.monotonic() - began) / 60:.1f} minutes; storage: {storage.root}")
     report = report_on(storage.root) if sweep.report else storage.root
     if sweep.report:
-        say(f"report: [bold]{report}[/bold]")
+        say("report: ", (report, "bold"))
     if trained.failed:
         failed = "; ".join(
             f"{p.method.upper()} on {p.base}, seed {p.seed}: {why}" for p, why in trained.failed.items()

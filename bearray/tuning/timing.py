@@ -64,7 +64,7 @@ def _measure(config: EfficiencyConfig, benchmark: Benchmark) -> str:
     found, where = write_efficiency(config.storage)
     _print(found)
     minutes = (time.monotonic() - began) / 60
-    say(f"finished in {minutes:.1f} minutes; tables and figures: [bold]{where}[/bold]")
+    say(f"finished in {minutes:.1f} minutes; tables and figures: ", (str(where), "bold"))
     return where
 
 
@@ -105,11 +105,11 @@ def _progress(folder: Storage, plans: dict[str, Record]) -> Iterator[None]:
 
 
 def _print(found: Any) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from bearray.report.efficiency_text import parts, subject
+    from bearray.terminal import terminal
     from bearray.tuning.watch import console
 
     console.print()
@@ -121,6 +121,6 @@ def _print(found: Any) -> None:
         for line in lines:
             table.add_row(*map(Text, line))
         # A log has no width, and numbers are not to be broken over lines.
-        Console(width=max(console.width, 170)).print(table)
+        terminal(width=max(console.width, 170)).print(table)
     for line in (*found.facts, *found.notes):
         console.print(Text(line, style="dim"))

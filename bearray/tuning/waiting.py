@@ -115,4 +115,4 @@ class Waiting:
                 text = explain(group, capacity)
             else:
                 text = f"waiting for room for {actors} more {group} (ray status says what they take)"
-            self._say(f"[yellow]{text}[/yellow] ({now - since:.0f} s so far)")
+            self._say(f"{text} ({now - since:.0f} s so far)")

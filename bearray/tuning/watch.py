@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.text import Text
 
-from bearray.errors import BearrayError
 from bearray.runs import Storage
+from bearray.terminal import terminal
 from bearray.training.events import events
 from bearray.training.written import METRICS
 from bearray.tuning.waiting import Waiting
@@ -21,12 +21,16 @@ POLL_SECONDS = 4.0
 STEP_SECONDS = 30.0
 """A run that is between two epochs says where it is this often."""
 
-console = Console(soft_wrap=True, highlight=False)
+console = terminal(soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """A line of progress with the time of day."""
-    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}")
+def say(*parts: str | tuple[str, str]) -> None:
+    """A line of progress with the time of day.
+
+    Args:
+        parts: text, shown as it is, or (text, style) such as ("failed:", "red").
+    """
+    console.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", *parts))
 
 
 class _Watcher:
@@ -42,7 +46,7 @@ class _Watcher:
         for name in self.runs.names():
             told = events(self.runs.child(name))
             for row in told[self.told.get(name, 0) :]:
-                say(f"[yellow]{name}:[/yellow] {row['event']}")
+                say((f"{name}:", "yellow"), f" {row['event']}")
             self.told[name] = len(told)
             rows = self.runs.child(name).read_lines(METRICS)
             count, spoke = self.seen.get(name, (0, 0.0))
@@ -88,15 +92,26 @@ def watching(runs: Storage) -> Iterator[None]:
 
 @contextmanager
 def polling(look: Callable[[], None], seconds: float) -> Iterator[None]:
-    """While it lasts, `look` every so many seconds, in a thread of its own, and once more at the end."""
+    """While it lasts, `look` every so many seconds, in a thread of its own, and once more at the end.
+
+    What goes wrong in it is said once, and is no reason to end what is being watched.
+    """
     stop = threading.Event()
+    told = ""
+
+    def look_safely() -> None:
+        nonlocal told
+        try:
+            look()
+        except Exception as error:  # whatever it is, progress must not end a night's work
+            now = f"progress cannot be read: {type(error).__name__}: {error}"
+            if now != told:
+                say(now)
+            told = now
 
     def loop() -> None:
         while not stop.wait(seconds):
-            try:
-                look()
-            except (BearrayError, OSError) as error:  # progress must not end a night's work
-                say(f"progress cannot be read: {error}")
+            look_safely()
 
     thread = threading.Thread(target=loop, daemon=True, name="bearray-progress")
     thread.start()
@@ -105,4 +120,4 @@ def polling(look: Callable[[], None], seconds: float) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        look()
+        look_safely()

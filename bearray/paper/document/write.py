@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from bearray.paper.config import PaperConfig
 from bearray.paper.document import export
 from bearray.paper.document.entries import data_rows
@@ -19,6 +17,7 @@ from bearray.paper.document.words import figure_facts, sheet_facts, table_1_fact
 from bearray.paper.parts import elements
 from bearray.report.figures import save
 from bearray.report.files_out import replaced_together, write_texts
+from bearray.terminal import terminal
 
 FOLDER = "paper"
 PAGE, PDF = "index.html", "paper.pdf"
@@ -67,7 +66,7 @@ def write_document(config: PaperConfig, *, pdf: bool = True) -> Path:
         write_texts(scratch, texts)
         why = write_pdf(scratch / PAGE, scratch / PDF) if pdf else None
         if why is not None:
-            Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"no {PDF}: {why}")
+            terminal(stderr=True, soft_wrap=True).print(f"no {PDF}: {why}")
         _forget(target, scratch)
     return target / PAGE
 
