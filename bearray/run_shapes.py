@@ -37,6 +37,7 @@ SHAPES: dict[str, Any] = {
         "data_hash": (str, _NULL),
         "git": (str, _NULL),
         "created": (str, _NULL),
+        "decoded_from": (str, _NULL),
         "versions": (dict, _NULL),
     },
     "result.json": {

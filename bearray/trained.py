@@ -25,6 +25,7 @@ from bearray.config import (
 )
 from bearray.data import Dataset, open_dataset
 from bearray.errors import DataError, MissingFileError, ResumeError
+from bearray.named import base_place, checkpoint_place, data_place
 from bearray.runs import ADAPTER, CHECKPOINTS, SOFT, Storage, fetch_folder
 
 CONFIG, RESULT = "config.json", "result.json"
@@ -85,7 +86,7 @@ def open_run(folder: Storage) -> TrainedRun:
         return TrainedRun(
             folder=folder,
             config=from_dict(RunConfig, about["run"]),
-            checkpoint=_checkpoint(folder, result.get("checkpoint")),
+            checkpoint=checkpoint_place(folder, result.get("checkpoint"), about.get("decoded_from")),
             method=str(about["method"]),
             dataset=str(about["dataset"]),
             base_model=str(about["base_model"]),
@@ -100,17 +101,28 @@ def relocated(run: TrainedRun, *, data_dir: str | None = None, base_model: str |
 
     Args:
         run: the run.
-        data_dir: folder of its data set; None: where it was.
-        base_model: folder of its base model; None: where it was.
+        data_dir: folder or URI of its data set; None: where it was, which must be a folder here.
+        base_model: folder or hub id of its base model; None: what it names, if that is a folder, one that
+            bearray lists, or in the hub's cache here (`bearray.named`).
 
     Raises:
-        MissingFileError, DataError: the data set is not there or damaged.
+        MissingFileError: the data set is not there.
+        DataError: it is damaged, or the run does not say which it is.
+        ModelError: a base model that would have to be downloaded because the run says so.
         ResumeError: it is another data set than the one that the run was trained on.
     """
-    changes = {"data.path": data_dir, "model.base": base_model}
-    config = override(run.config, {name: value for name, value in changes.items() if value is not None})
+    if run.data_hash is None:
+        raise DataError(
+            f"{run.folder.root}/{CONFIG} has no data_hash, so nobody can tell whether a data set is the one "
+            "that the run was trained on; train it again"
+        )
+    changes = {
+        "data.path": data_dir if data_dir is not None else data_place(run.name, run.config.data.path),
+        "model.base": base_model if base_model is not None else base_place(run.name, run.config.model.base),
+    }
+    config = override(run.config, changes)
     found = open_dataset(config.data.path, strict=config.data.strict).content_hash
-    if run.data_hash is not None and found != run.data_hash:
+    if found != run.data_hash:
         raise ResumeError(
             f"{run.name} was trained on other data: {config.data.path} has content hash {found[:12]}, the "
             f"run's config.json {run.data_hash[:12]}; give the data set it was trained on as --data-dir"
@@ -188,21 +200,3 @@ def _chosen(storage: Storage) -> list[Storage]:
         there = f"of {len(runs)} runs none was chosen for the test" if runs else "there is no finished run"
         raise MissingFileError(f"{storage.root}: {there}; give a run folder or the storage of a sweep")
     return chosen
-
-
-def _checkpoint(folder: Storage, recorded: str | None) -> str:
-    """Where a checkpoint is: within its run folder, wherever that was moved to, else where it was written."""
-    if not recorded:
-        raise MissingFileError(f"{folder.root}/{RESULT} names no checkpoint: the run cannot be decoded")
-    name = recorded.rstrip("/").rpartition("/")[2]
-    if name in ("", ".", ".."):
-        raise DataError(
-            f"{folder.root}/{RESULT}: checkpoint is {recorded!r}; it must be a checkpoint's folder"
-        )
-    inside = folder.child(CHECKPOINTS, name)
-    for place in (inside, Storage(recorded)):
-        if place.exists():
-            return place.root
-    raise MissingFileError(
-        f"the checkpoint of {folder.root} is gone: neither {inside.root} nor {recorded} exists"
-    )

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "beyond_accuracy data metrics runs trie provenance quiet",
         "catalog lock",
         "backbones catalog_cache objectives decoding baselines",
-        "batching",
+        "batching named",
         "forward simulation task vectors",
         "step",
         "extras",

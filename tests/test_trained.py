@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,24 @@ import pytest
 
 from bearray.config import RunConfig, override, to_dict
 from bearray.data import open_dataset
-from bearray.errors import BearrayError, DataError, MissingFileError, ResumeError
+from bearray.errors import BearrayError, DataError, MissingFileError, ModelError, ResumeError, StorageError
 from bearray.runs import Storage
 from bearray.trained import model_identity, open_run, relocated, trained_runs
 
 
-def write_run(folder: Path, *, result: dict[str, Any] | None = None, data: str = "d", **about: Any) -> Path:
+def write_run(
+    folder: Path,
+    *,
+    result: dict[str, Any] | None = None,
+    data: str = "d",
+    base: str = "llama-3.2-3b",
+    **about: Any,
+) -> Path:
     """A run whose checkpoint is there; `result` None: its training has not ended."""
     checkpoint = folder / "checkpoints" / "checkpoint_2"
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.json").write_text("{}")
-    run = override(RunConfig(), {"data.path": data, "decoding.beam_width": 7})
+    run = override(RunConfig(), {"data.path": data, "model.base": base, "decoding.beam_width": 7})
     config = {"run": to_dict(run), "method": "MSL", "dataset": "demo", "base_model": "local:tiny"}
     (folder / "config.json").write_text(json.dumps({**config, "data_hash": "abc", **about}))
     if result is not None:
@@ -44,18 +52,47 @@ def test_a_checkpoint_is_found_where_the_folder_was_moved(tmp_path: Path) -> Non
     assert run.checkpoint == str(tmp_path / "new" / "runs" / "msl-1" / "checkpoints" / "checkpoint_2")
 
 
-def test_a_copy_uses_its_own_checkpoint_and_one_written_elsewhere_is_found(tmp_path: Path) -> None:
+def test_a_checkpoint_is_opened_only_within_its_run(tmp_path: Path) -> None:
     old = write_run(tmp_path / "old", result={})
     shutil.copytree(old, tmp_path / "copy")
     assert open_run(Storage(str(tmp_path / "copy"))).checkpoint.startswith(str(tmp_path / "copy"))
     shutil.rmtree(tmp_path / "copy" / "checkpoints")
-    assert open_run(Storage(str(tmp_path / "copy"))).checkpoint.startswith(str(old))
+    with pytest.raises(MissingFileError, match=r"no .*copy/checkpoints/checkpoint_2.* copy it there"):
+        open_run(Storage(str(tmp_path / "copy")))  # although old/checkpoints/checkpoint_2 exists
+
+
+@pytest.mark.parametrize("address", ["/usr/share", "file:///usr/share", "s3://a-strangers/bucket"])
+def test_a_checkpoint_elsewhere_is_not_asked_for(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", result={"checkpoint": address})
+    asked, opening = [], Storage._open
+    monkeypatch.setattr(Storage, "_open", lambda self, name: asked.append(self.root) or opening(self, name))
+    with pytest.raises(MissingFileError, match=re.escape(f"written as {address!r}")):
+        open_run(Storage(str(run)))
+    assert asked and all(place.startswith(str(run)) for place in asked)
+
+
+def test_a_run_that_decodes_another_has_its_checkpoint_wherever_the_storage_is(tmp_path: Path) -> None:
+    """As `bearray.evaluation.redecode` writes it."""
+    trained = write_run(tmp_path / "old" / "runs" / "sft-1", result={})
+    there = {"checkpoint": str(trained / "checkpoints" / "checkpoint_2")}
+    for name, other in (("d3-1", "sft-1"), ("d3-2", "../../old/runs/sft-1"), ("d3-3", None)):
+        decoded = write_run(tmp_path / "old" / "decoded" / name, result=there, decoded_from=other)
+        shutil.rmtree(decoded / "checkpoints")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    found = open_run(Storage(str(tmp_path / "new" / "decoded" / "d3-1"))).checkpoint
+    assert found == str(tmp_path / "new" / "runs" / "sft-1" / "checkpoints" / "checkpoint_2")
+    with pytest.raises(StorageError, match="may not lead out"):
+        open_run(Storage(str(tmp_path / "new" / "decoded" / "d3-2")))
+    with pytest.raises(MissingFileError, match="is gone"):
+        open_run(Storage(str(tmp_path / "new" / "decoded" / "d3-3")))
 
 
 def test_a_checkpoint_that_is_gone_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "msl-1", result={})
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(MissingFileError, match=r"checkpoint of .*msl-1 is gone: neither .*checkpoint_2"):
+    with pytest.raises(MissingFileError, match=r"checkpoint of .*msl-1 is gone: there is no .*checkpoint_2"):
         open_run(Storage(str(run)))
     other = write_run(tmp_path / "msl-2", result={"checkpoint": None})
     with pytest.raises(MissingFileError, match=r"msl-2/result\.json names no checkpoint"):
@@ -122,6 +159,66 @@ def test_the_data_must_be_those_of_the_run(tmp_path: Path, demo_dir: Path) -> No
     other = open_run(Storage(str(write_run(tmp_path / "b", result={}, data=str(demo_dir)))))
     with pytest.raises(ResumeError, match=rf"b was trained on other data.*{right[:12]}.*abc.*--data-dir"):
         relocated(other)
+
+
+@pytest.mark.parametrize("address", ["s3://a-strangers/data", "file:///tmp", "http://x/y", ""])
+def test_an_address_of_data_is_followed_only_when_the_user_repeats_it(
+    tmp_path: Path, demo_dir: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = open_dataset(demo_dir).content_hash
+    run = open_run(Storage(str(write_run(tmp_path / "a", result={}, data=address, data_hash=right))))
+    with monkeypatch.context() as patch:
+        patch.setattr("bearray.trained.open_dataset", lambda *_, **__: pytest.fail("it was opened"))
+        with pytest.raises(MissingFileError, match=r"an address that a run names.*--data-dir"):
+            relocated(run)
+    assert relocated(run, data_dir=demo_dir.as_uri()).data.path == demo_dir.as_uri()
+
+
+def test_a_run_must_say_which_its_data_are(tmp_path: Path, demo_dir: Path) -> None:
+    run = open_run(Storage(str(write_run(tmp_path / "a", result={}, data=str(demo_dir), data_hash=None))))
+    for data_dir in (None, str(demo_dir)):
+        with pytest.raises(DataError, match=r"a/config\.json has no data_hash"):
+            relocated(run, data_dir=data_dir)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With one model that was downloaded before."""
+    snapshot = tmp_path / "hub" / "models--owner--known" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_text("{}")
+    refs = tmp_path / "hub" / "models--owner--known" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize(
+    ("base", "opened"),
+    [
+        ("owner/known", True),
+        ("llama-3.2-3b", True),
+        ("Qwen/Qwen2.5-3B", True),
+        ("/models/own", True),
+        ("owner/never-heard-of", False),
+        ("gpt2", False),
+        ("not a hub id; curl x", False),
+        ("a\0b", False),
+    ],
+)
+def test_a_base_model_is_downloaded_only_when_bearray_or_the_user_names_it(
+    tmp_path: Path, demo_dir: Path, hub_cache: Path, base: str, opened: bool
+) -> None:
+    right = open_dataset(demo_dir).content_hash
+    folder = write_run(tmp_path / "a", result={}, data=str(demo_dir), data_hash=right, base=base)
+    run = open_run(Storage(str(folder)))
+    assert relocated(run, base_model=base).model.base == base
+    if opened:
+        assert relocated(run).model.base == base
+    else:
+        with pytest.raises(ModelError, match=r"never downloaded here.*--base-model"):
+            relocated(run)
 
 
 def test_a_model_is_the_same_wherever_it_lies(demo_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

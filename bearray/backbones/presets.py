@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Literal
 
 from bearray.errors import ModelError
@@ -40,8 +40,8 @@ def expand_preset(base: str) -> str:
             f"base model {base!r} depends on the data; build it first (bearray base-model build)"
         )
     if base.startswith("~"):
-        return str(Path(base).expanduser())
-    return base if Path(base).is_dir() else PRESETS.get(base.lower(), base)
+        return os.path.expanduser(base)
+    return base if os.path.isdir(base) else PRESETS.get(base.lower(), base)
 
 
 def is_folder(base: str) -> bool:
@@ -49,11 +49,11 @@ def is_folder(base: str) -> bool:
 
     Hub ids are `name` or `owner/name`; a leading `/`, `.` or `~` or an existing folder means a path.
     """
-    return base[:1] in ("/", ".", "~") or base.count("/") > 1 or Path(base).exists()
+    return base[:1] in ("/", ".", "~") or base.count("/") > 1 or os.path.exists(base)
 
 
 def base_model_kind(base: str) -> BaseModelKind:
     """What a base model is, for reports: a stand-in must never pass for a pre-trained model."""
-    if base.startswith(LOCAL_PREFIX) or (Path(base).expanduser() / STAND_IN_CARD).is_file():
+    if base.startswith(LOCAL_PREFIX) or os.path.isfile(os.path.join(os.path.expanduser(base), STAND_IN_CARD)):
         return "local stand-in"
     return "folder" if is_folder(base) else "hub"

@@ -25,8 +25,8 @@ def export(
         run: Run folder or URI.
         out: Folder to make; it must not exist, or be empty.
         dtype: Of the weights. bfloat16 halves the files, but rounds away part of what the adapter has learnt.
-        data_dir: Folder of the run's data set, if it was moved.
-        base_model: Folder of the run's base model, if it was moved.
+        data_dir: Folder or URI of the run's data set, if it was moved or is not a folder here.
+        base_model: Folder or hub id of the run's base model, if it was moved or never downloaded here.
     """
     os.environ.setdefault(
         "DS_ACCELERATOR", "cpu"

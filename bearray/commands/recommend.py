@@ -62,8 +62,8 @@ def recommend(
         node_budget: With --exact: prefixes to score for one history at most (default: until proven).
         unknown_titles: Allow titles that the catalogue does not hold; the prompt is text.
         json: Print a JSON object for each history, on a line of its own.
-        data_dir: Folder of the run's data set, if it was moved.
-        base_model: Folder of the run's base model, if it was moved.
+        data_dir: Folder or URI of the run's data set, if it was moved or is not a folder here.
+        base_model: Folder or hub id of the run's base model, if it was moved or never downloaded here.
     """
     from bearray.quiet import quiet_libraries
     from bearray.serving.histories import Asked, read_histories

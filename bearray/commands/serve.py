@@ -50,8 +50,8 @@ def serve(
         max_k: Titles recommended at most.
         max_exact_nodes: Prefixes that exact search scores for one history; what it then has not proven, it
             says so.
-        data_dir: Folder of the run's data set, if it was moved.
-        base_model: Folder of the run's base model, if it was moved.
+        data_dir: Folder or URI of the run's data set, if it was moved or is not a folder here.
+        base_model: Folder or hub id of the run's base model, if it was moved or never downloaded here.
     """
     from bearray.server import ServeOptions, check_can_serve, serving
     from bearray.serving.service import Limits

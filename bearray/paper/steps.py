@@ -165,7 +165,9 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
         connect()
         for method in sorted(methods):
             run = _trained(config, part, method, seed)
-            settings = analysis.settings(run)
+            # A paper's own runs: what they name is what its sweeps were told to use.
+            own = run.config
+            settings = analysis.settings(run, data_dir=own.data.path, base_model=own.model.base)
             begin_measuring(settings, run.checkpoint, analysis.folder(run), **analysis.options())
             analyse_run(run, settings, analysis, on_shard=_telling(f"prunings of {run.name}"))
 

@@ -62,14 +62,15 @@ def open_recommender(
 
     Args:
         place: folder or URI.
-        data_dir: of a run: where its data set is now. base_model: of a run: where its base model is now.
+        data_dir, base_model: of a run: where its data set and base model are now; None: what the run names,
+            as far as that is opened on a run's word (`bearray.named`).
         device: None takes a GPU where there is one.
 
     Raises:
         MissingFileError: the folder, its checkpoint or its data are not there.
         ResumeError: a run that is not finished, or data that are not the run's.
         ConfigError: `data_dir` or `base_model` of an export, which holds both.
-        DataError, ModelError: a damaged file.
+        DataError, ModelError: a damaged file, or an address that is not followed.
     """
     on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folder = find(place)

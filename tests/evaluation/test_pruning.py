@@ -215,6 +215,7 @@ def run_folder(config: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "bear-1"
     (folder / "checkpoints" / "checkpoint_1").mkdir(parents=True)
     about = {"run": to_dict(config), "method": "BEAR", "dataset": "demo", "base_model": "micro"}
+    about["data_hash"] = open_dataset(config.data.path).content_hash
     (folder / "config.json").write_text(json.dumps(about))
     ended = {"status": "finished", "checkpoint": "/moved/checkpoints/checkpoint_1", "chosen": True}
     (folder / "result.json").write_text(json.dumps(ended))
