@@ -26,6 +26,10 @@ class ModelError(BearrayError, ValueError):
     """A base model or adapter cannot be used."""
 
 
+class NaNError(ModelError):
+    """What a model computes is not a number, so nothing can be decoded with it."""
+
+
 class StorageError(BearrayError, OSError):
     """The storage path cannot be read or written."""
 

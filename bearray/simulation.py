@@ -20,6 +20,7 @@ from bearray.decoding.network import Network, evaluation_mode
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.scoring import Scorer
 from bearray.decoding.thresholds import ThresholdTrace
+from bearray.errors import NaNError
 from bearray.trie import TokenTrie
 
 Keys = Sequence[tuple[Tensor, Tensor]]
@@ -57,7 +58,8 @@ def batch_thresholds(
 
     Returns:
         [N] float32, as `bearray.decoding.thresholds.ThresholdTrace.threshold`; -inf where there are fewer
-        than B candidates.
+        than B candidates. All are NaN if the search meets a NaN: so is the loss then, which all workers see,
+        where an error would leave the others waiting for this one.
     """
     if not len(batch.position):
         return torch.zeros(0, device=batch.position.device)
@@ -73,5 +75,8 @@ def batch_thresholds(
         else:
             tree = PrefixTree(network, batch.input_ids[batch.prompts()], lengths, trie.max_depth)
         scorer = Scorer(network, trie, normalize)
-        BeamSearch(scorer, tree, rows, beam_width=beam_width, observer=trace).search()
+        try:
+            BeamSearch(scorer, tree, rows, beam_width=beam_width, observer=trace).search()
+        except NaNError:
+            return torch.full_like(batch.step, torch.nan, dtype=torch.float32)
     return trace.threshold[batch.instance, batch.step]

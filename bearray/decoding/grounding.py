@@ -31,7 +31,7 @@ from bearray.decoding.network import Network, decoding_mode, open_network
 from bearray.decoding.prefixes import right_padded
 from bearray.decoding.result import BeamResult, join_results, make_result
 from bearray.decoding.title_filter import TitleFilter
-from bearray.errors import ConfigError, DataError, ModelError
+from bearray.errors import ConfigError, DataError, ModelError, NaNError
 from bearray.trie import TokenTrie
 
 _CHUNK_BYTES = 256 * 2**20
@@ -82,7 +82,8 @@ def grounded_beam_search(
             finite, a length penalty that is not finite.
         DataError: embeddings or side information for other titles, NaN or infinity in it; or as
             `constrained_beam_search`.
-        ModelError: a model that cannot write, or NaN in its hidden states.
+        ModelError: a model that cannot write.
+        NaNError: NaN in its hidden states.
     """
     for name, value in (
         ("beam_width", beam_width),
@@ -199,7 +200,7 @@ def _distances(texts: Tensor, titles: Tensor) -> Tensor:
     chunks = [torch.cdist(texts, t.to(texts.device).float(), compute_mode=mode) for t in titles.split(step)]
     distance = torch.cat(chunks, dim=1)
     if bool(torch.isnan(distance).any()):
-        raise ModelError("the model's hidden states hold NaN; its weights or its number type are broken")
+        raise NaNError("the model's hidden states hold NaN; its weights or its number type are broken")
     return distance
 
 

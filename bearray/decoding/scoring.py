@@ -18,7 +18,7 @@ from torch import Tensor
 from bearray.config import Normalize
 from bearray.decoding.network import Network
 from bearray.decoding.title_filter import LivingTitles
-from bearray.errors import ConfigError, ModelError
+from bearray.errors import ConfigError, ModelError, NaNError
 from bearray.trie import TokenTrie
 
 _CHUNK_BYTES = 256 * 2**20
@@ -64,7 +64,7 @@ class Scorer:
             the end of a title; padding, and what the user may not be given, has log-probability -inf.
 
         Raises:
-            ModelError: NaN logits.
+            NaNError: NaN logits.
         """
         network, trie = self.network, self.trie
         same_node = same_node and len(nodes) > 0
@@ -84,7 +84,7 @@ class Scorer:
             log_probs = _dense_log_probs(network, hidden, tokens, valid, self.normalize)
         log_probs = log_probs.masked_fill(~valid, -torch.inf)
         if bool(torch.isnan(log_probs).any()):
-            raise ModelError(
+            raise NaNError(
                 "the model's logits are NaN or all -inf; its weights or its number type are broken"
             )
         if self.guide is not None:

@@ -98,7 +98,7 @@ class BeamSimulation(Objective):
         log_probs, column = self.log_probs(tokens)
         log_p = pick(log_probs, column)
         thresholds = self.extra(tokens, "thresholds").to(log_p.dtype)
-        prunable = thresholds > -torch.inf
+        prunable = thresholds != -torch.inf  # NaN is a threshold: the loss is to show it
         margin = torch.where(prunable, thresholds, 0.0) - cumulative(log_p, tokens.instance, tokens.step)
         regularizer = self._penalty(margin).where(prunable, 0.0)
         if self.mix:

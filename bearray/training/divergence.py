@@ -43,7 +43,7 @@ def examine(module: TrainStep, windows: Iterable[tuple[int, TokenBatch]], what: 
         what: whether the loss itself is not finite, or its gradient only.
     """
     weights = trainable(module)
-    found = Culprits(weights=[name for name, p in weights.items() if not bool(p.isfinite().all())])
+    found = Culprits(weights=broken_weights(module))
     gradients: dict[str, None] = {}
     for row, batch in windows:
         parts, total = _parts(module, batch, with_gradient=what == "gradient")
@@ -62,6 +62,11 @@ def examine(module: TrainStep, windows: Iterable[tuple[int, TokenBatch]], what: 
                 gradients |= dict.fromkeys(steep)
     found.gradients = list(gradients)
     return found
+
+
+def broken_weights(module: TrainStep) -> list[str]:
+    """Names of the trained weights that are not finite; they must be whole on this worker."""
+    return [name for name, p in trainable(module).items() if not bool(p.isfinite().all())]
 
 
 def _parts(
@@ -115,7 +120,7 @@ def report_of(
     Args:
         found: of each worker.
         objective: its name.
-        what: whether the loss itself is not finite, or its gradient only.
+        what: the loss itself is not finite, or its gradient only, or answers that it needs cannot be made.
         step, epoch: where the run is: steps and epochs before this one's update.
         lr: the learning rate that the step would have had.
         value: the loss.

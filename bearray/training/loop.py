@@ -8,8 +8,9 @@ been.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,16 +33,19 @@ from bearray.step import TrainStep
 from bearray.task import Task
 from bearray.training.checkpoint import load_answers, restore_checkpoint, save_checkpoint
 from bearray.training.diverged import DivergedError, What
-from bearray.training.divergence import examine, report_of
+from bearray.training.divergence import Culprits, broken_weights, examine, report_of
 from bearray.training.engine import make_engine
 from bearray.training.start import new_model
 from bearray.training.sums import StepSums, summed
 from bearray.training.timeline import Timeline, learning_rate
 from bearray.training.user_scores import SASRecScores
 from bearray.training.validation import validate
-from bearray.training.windows import RoundWindows
+from bearray.training.windows import NoAnswersError, RoundWindows
 
 Log = Callable[[dict[str, Any]], None]
+
+_ANSWERS: dict[str, What] = {"rollout": "rollouts", "sample": "samples"}
+"""What a report calls answers that the model makes, by `NegativeSpec.kind`; all others are negatives."""
 
 
 class Loop:
@@ -205,14 +209,23 @@ class Loop:
         self.epoch += 1
 
     def begin_round(self) -> None:
-        """Take up what the next epoch does: its loss, reference, windows and answers; a collective."""
+        """Take up what the next epoch does: its loss, reference, windows and answers; a collective.
+
+        Raises:
+            DivergedError: the model cannot make the answers; on every worker.
+        """
         continues = self._continues_draw
         self.round = self.timeline.rounds[self.epoch]
         self.module.objective = self.loss
         if self.round.new_reference:
             self.refresh_reference()
         if not continues:
-            self.windows.begin(self.round.draw, self.step)
+            draw = self.round.draw
+            try:
+                self.windows.begin(draw, self.step)
+            except NoAnswersError as error:
+                rows = draw.rows(len(self.examples), seed=self.config.train.seed) if draw is not None else []
+                raise self._without_answers(self.step, rows, error) from None
 
     @property
     def _continues_draw(self) -> bool:
@@ -243,12 +256,16 @@ class Loop:
             batch: [windows] int64 numbers of the windows in the global batch (`plan_epoch`).
 
         Raises:
-            DivergedError: the loss or its gradient is not finite; on every worker, and nothing was updated.
+            DivergedError: the loss or its gradient is not finite, or the model cannot make the answers that
+                the loss needs; on every worker, and nothing was updated.
         """
         began = time.perf_counter()
         train = self.config.train
         parts = split_batch(batch, num_workers=self.world, rank=self.rank, rounds=self.accumulation)
-        others = self._other_answers(step, parts)
+        try:
+            others = self._other_answers(step, parts)
+        except NoAnswersError as error:
+            raise self._without_answers(step, batch, error) from None
         hybrid = not self.curriculum or hybrid_step(step, self.total_steps, train.seed)
         micro = [self._collated(part, more, hybrid) for part, more in zip(parts, others, strict=True)]
         weight = self._known_weight(step, batch, micro)
@@ -260,9 +277,7 @@ class Loop:
             scaled = output.total / at_least(weight).to(output.total.dtype)
             self.engine.backward(scaled, last=k == len(micro) - 1)
             outputs.append(output)
-        lr = learning_rate(
-            step, self.total_steps, peak=train.lr, warmup=train.warmup_steps, schedule=train.schedule
-        )
+        lr = self._learning_rate(step)
         # All workers know the sums, and the norm of the gradient, so they go on or stop together.
         sums = StepSums.of(outputs, self.world)
         what: What = "gradient" if sums.finite else "loss"
@@ -272,7 +287,10 @@ class Loop:
                 for part, more in zip(parts, others, strict=True)
                 for i, row in enumerate(part)
             )
-            raise self._diverged(step, batch, windows, what, sums, lr)
+            with self.engine.gathered():
+                found = examine(self.module, windows, what)
+            metrics = {name: value for name, value in sums.metrics.items() if value is not None}
+            raise self._diverged(step, batch, found, what, sums.loss, metrics)
         if sums.stats is not None:
             self.loss.end_step(sums.stats)
         if self.rank == 0:
@@ -348,18 +366,33 @@ class Loop:
             **sums.metrics,
         }
 
+    def _learning_rate(self, step: int) -> float:
+        train = self.config.train
+        return learning_rate(
+            step, self.total_steps, peak=train.lr, warmup=train.warmup_steps, schedule=train.schedule
+        )
+
+    def _without_answers(
+        self, step: int, rows: Sequence[int] | np.ndarray, error: NoAnswersError
+    ) -> DivergedError:
+        """What is to be raised on every worker where answers for the windows `rows` cannot be made; a
+        collective."""
+        assert self.objective.negatives is not None
+        what = _ANSWERS.get(self.objective.negatives.kind, "negatives")
+        with self.engine.gathered():
+            found = Culprits(weights=broken_weights(self.module), windows=[(r, 0, what) for r in error.rows])
+        return self._diverged(step, rows, found, what, math.nan, {})
+
     def _diverged(
         self,
         step: int,
-        batch: np.ndarray,
-        windows: Iterable[tuple[int, TokenBatch]],
+        batch: Sequence[int] | np.ndarray,
+        own: Culprits,
         what: What,
-        sums: StepSums,
-        lr: float,
+        value: float,
+        metrics: dict[str, float],
     ) -> DivergedError:
-        """What is to be raised on every worker; a collective."""
-        with self.engine.gathered():
-            own = examine(self.module, windows, what)
+        """What is to be raised on every worker, which has found `own`; a collective."""
         found: list[Any] = [own] * self.world
         if self.world > 1:
             dist.all_gather_object(found, own)
@@ -371,9 +404,9 @@ class Loop:
                 what=what,
                 step=step,
                 epoch=self.timeline.epochs_done(step - 1) if step else 0.0,
-                lr=lr,
-                value=sums.loss,
-                metrics={name: value for name, value in sums.metrics.items() if value is not None},
+                lr=self._learning_rate(step),
+                value=value,
+                metrics=metrics,
                 users={int(row): int(user_ids[row]) for row in sorted(batch)},
             )
         )

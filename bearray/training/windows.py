@@ -1,18 +1,38 @@
-"""The windows of an epoch, and the answers beside their targets: made at each step, or once and kept."""
+"""The windows of an epoch, and the answers beside their targets: made at each step, or once and kept.
+
+Answers that the model itself finds can fail on one worker only, where it meets a NaN. Workers tell each
+other, so that none goes on alone into a collective.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
 
 from bearray.batching import Answer
+from bearray.errors import NaNError
 from bearray.negatives import KeptAnswers, OtherAnswers
+from bearray.negatives.drawn import Drawn
 from bearray.objectives import Draw, Round
 from bearray.training.engine import Engine
 from bearray.training.sums import summed
+
+BLAMED = 100
+"""A worker names at most so many windows whose answers cannot be made; a draw may hold the whole split."""
+
+
+class NoAnswersError(Exception):
+    """The model's scores are NaN where it is to find answers, on some worker; raised on all of them.
+
+    Attributes:
+        rows: windows of this worker that it happens in.
+    """
+
+    def __init__(self, rows: list[int]) -> None:
+        super().__init__(f"no answers can be found for windows {rows}")
+        self.rows = rows
 
 
 class RoundWindows:
@@ -54,17 +74,39 @@ class RoundWindows:
         Args:
             draw: of the round.
             step: its first one.
+
+        Raises:
+            NoAnswersError: on every worker.
         """
         self.kept = None if draw is None else self._made(draw, step)
 
     def answers(self, round: Round, rows: Sequence[int], step: int) -> list[list[Answer]] | None:
-        """The answers that the round's loss wants beside the targets of some of its windows; None: none."""
+        """The answers that the round's loss wants beside the targets of some of its windows; None: none.
+
+        A collective, each worker for its own windows.
+
+        Raises:
+            NoAnswersError: on every worker.
+        """
         if self.others is None or round.loss.negatives is None:
             return None
         if self.kept is not None:
             return self.others.answers(self.kept.drawn(rows))
-        with self.engine.gathered() if self.others.uses_model else nullcontext():
-            return self.others(rows, step)
+        return self.others.answers(self._drawn(self.others, rows, step))
+
+    def _drawn(self, others: OtherAnswers, rows: Sequence[int], step: int) -> list[list[Drawn]]:
+        """New answers for windows; a collective where the model makes them."""
+        if not others.uses_model:
+            return others.draw(rows, step)
+        with self.engine.gathered():
+            try:
+                drawn = others.draw(rows, step)
+            except NaNError:
+                drawn = None
+            failed = torch.tensor(float(drawn is None), device=self.device)
+            if float(summed(failed, self.world)) == 0 and drawn is not None:
+                return drawn
+            raise NoAnswersError([] if drawn is not None else _to_blame(others, rows, step))
 
     def _made(self, draw: Draw, step: int) -> KeptAnswers:
         """The windows of a draw and their answers, each worker making its share of them."""
@@ -72,11 +114,27 @@ class RoundWindows:
         if self.others is None:
             return KeptAnswers.of(rows, [[] for _ in rows], width=0)
         share = rows[self.rank :: self.world]
-        with self.engine.gathered() if self.others.uses_model else nullcontext():
-            drawn = self.others.draw([int(r) for r in share], step)
+        drawn = self._drawn(self.others, [int(r) for r in share], step)
         merged = {}
         for name, part in KeptAnswers.of(share, drawn, width=self.others.count).tensors().items():
             whole = part.new_zeros(len(rows), *part.shape[1:])
             whole[self.rank :: self.world] = part
             merged[name] = summed(whole.to(self.device), self.world).cpu()
         return KeptAnswers.from_tensors(merged)
+
+
+def _to_blame(others: OtherAnswers, rows: Sequence[int], step: int) -> list[int]:
+    """Windows whose answers cannot be made alone either, `BLAMED` of them at most; found by halving, because
+    a draw has many windows and a cause may lie in few."""
+    found: list[int] = []
+    parts = [list(rows)]
+    while parts and len(found) < BLAMED:
+        part = parts.pop()
+        try:
+            others.draw(part, step)
+        except NaNError:
+            if len(part) == 1:
+                found += part
+            else:
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+    return found

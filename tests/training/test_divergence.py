@@ -28,6 +28,17 @@ CAUSES: dict[str, dict[str, Any]] = {
     "gradient": {"train.lr": 1e30},
 }
 """What makes the run diverge, by the part that is not finite: at step 0, and the gradient at step 1."""
+SEARCHING: dict[str, dict[str, Any]] = {
+    "rollouts": {"objective.name": "best_of_n", "objective.rollouts": 3},
+    "samples": {"objective.name": "flower", "objective.personalised": False},
+    "negatives": {"objective.name": "dpo", "objective.negative_kind": "self"},
+    "draw": {"objective.name": "sprec", "objective.sft_epochs": 0, "objective.round_windows": 7},
+    "thresholds": {"objective.name": "beam_simulation"},
+}
+"""An objective of each kind that searches while it is trained: before each step, for an epoch's windows
+before it begins, or beside the training pass."""
+TERMS = {"draw": "negatives", "thresholds": "logits"}
+"""What cannot be made, where it is called otherwise: (3.1)'s search comes after the logits."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +61,8 @@ def pair(make_run, folder) -> dict[str, Outcome]:
     jobs += [
         Job("gradient-zero2-unclipped", {**CAUSES["gradient"], **ENGINES["zero2"], "train.max_grad_norm": 0}),
         Job("weights", few, poisoned=1),
+        *(Job(f"weights-{kind}", {**few, **changes}, poisoned=1) for kind, changes in SEARCHING.items()),
+        Job("rollouts-zero3", {**SEARCHING["rollouts"], **ENGINES["zero3"], **few}, blind=1),
     ]
     return run_jobs(make_run(), jobs, folder, world=2)
 
@@ -61,6 +74,30 @@ def batches(make_run, micro_task) -> list[list[int]]:
     lengths = [len(e.prompt) + len(e.answer) for e in micro_task.examples()]
     plan = plan_epoch(lengths, config.batch_size, seed=config.seed, epoch=0)
     return [sorted(int(row) for row in batch) for batch in plan]
+
+
+def loop_of(config: Any, task: Any) -> Loop:
+    return Loop(config, task, rank=0, world=1, device=torch.device("cpu"), log=dict)
+
+
+def poison(loop: Loop, *tokens: int) -> None:
+    """NaN in tokens' embeddings; the output projection may share the weights, so not in place."""
+    words, bad = loop.model.get_base_model().get_input_embeddings(), torch.tensor(tokens)
+    words.register_forward_hook(
+        lambda _, ids, out: out.masked_fill(torch.isin(ids[0], bad)[..., None], torch.nan)
+    )
+
+
+def token_of_few(loop: Loop, rows: list[int]) -> tuple[int, list[int]]:
+    """A token that some of the windows' prompts hold, and no title but its last token, which no search has to
+    read; and these windows."""
+    inside = {t for title in loop.task.catalog.tokens for t in title[:-1]}
+    for row in rows:
+        for token in loop.examples[row].prompt:
+            hit = [r for r in rows if token in loop.examples[r].prompt]
+            if token not in inside and len(hit) < len(rows):
+                return token, hit
+    raise AssertionError("no such token")
 
 
 def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -99,20 +136,47 @@ def test_the_message_says_what_to_try(single) -> None:
 
 def test_only_the_windows_that_are_to_blame_are_named(make_run, micro_task, batches) -> None:
     """NaN in the embedding of a token: the windows that read it, and no others."""
-    config = make_run()
-    loop = Loop(config, micro_task, rank=0, world=1, device=torch.device("cpu"), log=dict)
+    loop = loop_of(make_run(), micro_task)
     token = loop.examples[batches[0][2]].prompt[-3]
     hit = [row for row in batches[0] if token in loop.examples[row].prompt + loop.examples[row].answer[:-1]]
-    words = loop.model.get_base_model().get_input_embeddings()
-    with torch.no_grad():  # the output projection may share the weights, so not in place
-        words.register_forward_hook(
-            lambda _, ids, out: out.masked_fill((ids[0] == token)[..., None], torch.nan)
-        )
+    poison(loop, token)
     with pytest.raises(DivergedError) as caught:
         loop.run_epoch()
     report = caught.value.report
     assert report["term"] == "logits" and [w["row"] for w in report["windows"]] == hit
     assert hit
+
+
+@pytest.mark.parametrize("kind", SEARCHING)
+def test_a_search_that_meets_nan_names_its_windows(kind, make_run, micro_task, batches) -> None:
+    """NaN in the embedding of a token of one history, which no search reads in another window."""
+    loop = loop_of(make_run(SEARCHING[kind]), micro_task)
+    draw = loop.timeline.rounds[0].draw
+    rows = batches[0] if draw is None else draw.rows(len(loop.examples), seed=loop.config.train.seed).tolist()
+    token, hit = token_of_few(loop, rows)
+    poison(loop, token)
+    with pytest.raises(DivergedError) as caught:
+        loop.run_epoch()
+    report, term = caught.value.report, TERMS.get(kind, kind)
+    assert report["term"] == term and report["step"] == 0
+    assert report["what"] == ("loss" if kind == "thresholds" else term)
+    assert [w["row"] for w in report["windows"]] == hit
+    assert report["batch"]["rows"] == rows
+    json.dumps(report, allow_nan=False)
+    for text in (f"of '{loop.config.objective.name}' ", f"users {report['windows'][0]['user']}", "train.lr"):
+        assert text in str(caught.value)
+
+
+def test_a_nan_in_the_search_alone_makes_thresholds_nan(make_run, micro_task, batches) -> None:
+    """Tokens that the batch does not hold, but the beams: the training pass is finite."""
+    loop = loop_of(make_run(SEARCHING["thresholds"]), micro_task)
+    read = {t for row in batches[0] for t in loop.examples[row].prompt + loop.examples[row].answer}
+    poison(loop, *({t for title in micro_task.catalog.tokens for t in title} - read))
+    with pytest.raises(DivergedError) as caught:
+        loop.run_epoch()
+    report = caught.value.report
+    assert report["term"] == "thresholds" and {w["row"] for w in report["windows"]} <= set(batches[0])
+    assert report["windows"] and str(caught.value).endswith("lower train.lr")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -143,6 +207,24 @@ def test_one_bad_worker_stops_both(pair, folder) -> None:
         and run.report["weights"] == [name for name in run.report["weights"] if name.endswith(POISONED)]
     )
     assert 0 < len(run.report["windows"]) < len(run.report["batch"]["rows"])  # those of that worker
+
+
+@pytest.mark.parametrize("kind", SEARCHING)
+def test_one_worker_that_cannot_search_stops_both(kind, pair, folder) -> None:
+    run = pair[f"weights-{kind}"]
+    report = run.report
+    assert run.rows == [] and report["term"] == "weights" and POISONED in run.error
+    assert report["what"] == ("loss" if kind == "thresholds" else TERMS.get(kind, kind))
+    assert 0 < len(report["windows"]) < len(report["batch"]["rows"])  # those of that worker
+    assert adapter_of(folder / f"weights-{kind}" / "diverged")
+
+
+def test_a_search_stops_both_workers_where_weights_are_gathered(pair, folder) -> None:
+    run = pair["rollouts-zero3"]
+    assert run.report["what"] == run.report["term"] == "rollouts" and run.rows == []
+    assert 0 < len(run.report["windows"]) < len(run.report["batch"]["rows"])
+    saved = adapter_of(folder / "rollouts-zero3" / "diverged")
+    assert saved and all(weight.isfinite().all() for weight in saved.values())
 
 
 def test_the_state_before_the_update_is_a_checkpoint(make_run, micro_task, single, folder) -> None:

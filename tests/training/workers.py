@@ -41,6 +41,8 @@ class Job:
     """Make the adapter as it stands the frozen reference after each epoch."""
     poisoned: int | None = None
     """Rank of a worker on which a weight of the adapter is NaN from the start; not with ZeRO."""
+    blind: int | None = None
+    """Rank of a worker that reads NaN for every token."""
 
 
 @dataclass
@@ -90,6 +92,9 @@ def run_job(config: RunConfig, job: Job, folder: Path, *, rank: int = 0, world: 
     if job.poisoned == rank:
         weight = next(p for n, p in loop.model.named_parameters() if n.endswith(POISONED))
         weight.data[0, 0] = torch.nan
+    if job.blind == rank:
+        words = loop.model.get_base_model().get_input_embeddings()
+        words.register_forward_hook(lambda _, ids, out: torch.full_like(out, torch.nan))
     valid: list[dict[str, float]] = []
     try:
         while loop.epoch < job.epochs:
