@@ -62,8 +62,8 @@ def _what(about: Mapping[str, Any]) -> str:
         f"someone has {md(prompt['past'])}: the model writes a title, and beam search keeps to the "
         f"{about['titles']:,} titles of the catalogue in `items.parquet` ({about['items']:,} items). "
         f"It is {md(about['base_model'])}, fine-tuned by bearray with LoRA and the objective "
-        f"`{about['settings']['objective']['name']}`; the adapter is merged into the weights "
-        f"({about['dtype']}).{stand_in}"
+        f"{md(about['settings']['objective']['name'])}; the adapter is merged into the weights "
+        f"({md(about['dtype'])}).{stand_in}"
     )
 
 
@@ -72,7 +72,7 @@ def _figures(about: Mapping[str, Any]) -> str:
     if not test:
         return (
             "## Figures\n\nNot tested: this run was not the one chosen for the test. Validation at the best "
-            f"epoch ({about['result'].get('best_epoch')}): {_validation(about)}."
+            f"epoch ({md(about['result'].get('best_epoch'))}): {_validation(about)}."
         )
     lines = [
         "## Figures",
@@ -93,7 +93,7 @@ def _figures(about: Mapping[str, Any]) -> str:
             lines += ["", f"Lists proven to be the true best ones: {groups['proven']:.1%}."]
     lines += [
         "",
-        f"Validation at the best epoch ({about['result'].get('best_epoch')}): {_validation(about)}.",
+        f"Validation at the best epoch ({md(about['result'].get('best_epoch'))}): {_validation(about)}.",
     ]
     return "\n".join(lines)
 
@@ -154,20 +154,20 @@ def _use(about: Mapping[str, Any]) -> str:
 def _origin(about: Mapping[str, Any]) -> str:
     trained, exported = about["trained"], about["exported"]
     names = ", ".join(f"{name} {version}" for name, version in (trained.get("versions") or {}).items())
+    when, revision = trained.get("created") or "at an unknown time", trained.get("git") or "unknown"
     return (
         "## Origin\n\n"
-        f"- run {md(about['run'])}, trained {trained.get('created') or 'at an unknown time'}, revision "
-        f"{trained.get('git') or 'unknown'}\n"
-        f"- data: {md(about['dataset'])}, content hash {about['data_hash'] or 'unknown'}\n"
+        f"- run {md(about['run'])}, trained {md(when)}, revision {md(revision)}\n"
+        f"- data: {md(about['dataset'])}, content hash {md(about['data_hash'] or 'unknown')}\n"
         f"- versions in training: {md(names) or 'unknown'}\n"
-        f"- exported {exported['created']}, revision {exported['git'] or 'unknown'}, "
-        f"bearray {exported['versions'].get('bearray', 'unknown')}"
+        f"- exported {md(exported['created'])}, revision {md(exported['git'] or 'unknown')}, "
+        f"bearray {md(exported['versions'].get('bearray', 'unknown'))}"
     )
 
 
 def _validation(about: Mapping[str, Any]) -> str:
     valid = about["result"].get("valid") or {}
-    named = [f"{name.upper()} {value:.4f}" for name, value in valid.items() if isinstance(value, float)]
+    named = [f"{md(name.upper())} {value:.4f}" for name, value in valid.items() if isinstance(value, float)]
     return ", ".join(named) or "not recorded"
 
 
@@ -183,8 +183,9 @@ def _row(cells: list[str]) -> str:
 
 
 def md(text: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text of others that Markdown shows as it is, on one line: no markup, no HTML, nothing invisible."""
     flat = " ".join(str(text).split())
-    for mark in "\\`*_[]<>|":
+    flat = "".join(sign if sign.isprintable() else "\ufffd" for sign in flat)
+    for mark in "\\`*_[]<>|#&~":
         flat = flat.replace(mark, f"\\{mark}")
-    return flat
+    return flat.replace("://", ":\\//")  # else many sites make a link of a bare address

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 
 from bearray import provenance
@@ -106,8 +108,40 @@ def test_a_run_that_was_not_tested_says_so(export: Path) -> None:
     assert "Not tested" in card and "NDCG@10 0.2500" in card
 
 
-def test_text_of_others_stays_text() -> None:
-    assert md("a|b <script>\n# x `y`") == "a\\|b \\<script\\> # x \\`y\\`"
+HOSTILE = (
+    "<script>x</script> [a](https://x.y) ![i](https://x.y) <https://x.y> &lt;b&gt; `c` **d** | ~~e~~\n"
+    "# heading\n\n<div>\u202e\x1b[2J"
+)
+
+
+def hostile(value: Any) -> Any:
+    """A tree of JSON values with every text, and every key that a run chooses itself, replaced."""
+    if isinstance(value, dict):
+        return {name: hostile(part) for name, part in value.items()}
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_text_of_others_stays_text(export: Path) -> None:
+    about = json.loads((export / "bearray.json").read_text())
+    card = model_card(about)
+    about = hostile(about) | {"base_model_kind": "hub"}
+    about["trained"]["versions"] |= {HOSTILE: HOSTILE}
+    about["result"]["best_epoch"] = HOSTILE
+    about["result"]["valid"] |= {HOSTILE: 0.5}
+    about["result"]["test"][HOSTILE] = {"all": {"n": 3, f"hr@10{HOSTILE}": {"mean": 0.5}}}
+    worse = model_card(about)
+    assert "\x1b" not in worse and "\u202e" not in worse
+    front, body = worse.split("\n---\n", 1)
+    assert len(front.splitlines()) == 6  # YAML, in which each value is JSON
+
+    def kinds(text: str) -> list[str]:
+        tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+        return [part.type for token in tokens for part in [token, *(token.children or ())]]
+
+    assert not {k for k in kinds(body) if k.startswith(("html", "link", "image", "s_"))}
+    assert kinds(body).count("heading_open") == kinds(card.split("\n---\n", 1)[1]).count("heading_open")
+    rendered = MarkdownIt("commonmark").render(md(HOSTILE))
+    assert "&lt;script&gt;" in rendered and "&amp;lt;b&amp;gt;" in rendered and rendered.count("<") == 2
 
 
 @pytest.mark.parametrize(
