@@ -57,6 +57,12 @@ BAD = [
     ("train.batch_size", 0),
     ("train.micro_batch_size", 0),
     ("train.num_workers", 0),
+    ("objective.last_weight", 1.1),
+    ("objective.last_weight", float("nan")),
+    ("objective.power", -0.1),
+    ("objective.power", float("inf")),
+    ("objective.uninformative_weight", -0.1),
+    ("objective.uninformative_weight", float("nan")),
     ("train.num_workers", 200),  # more than windows in a batch
     ("train.validate_every", 0),
     ("train.lr", 0.0),

@@ -40,6 +40,13 @@ class ObjectiveConfig:
     """Objective (3.1): share of BEAR's own margin, in [0, 1]."""
     contrast: float = 0.1
     """CFT: weight of the loss of what the history adds."""
+    last_weight: float | None = None
+    """CFT: weight of an answer's last token, in [0, 1]; the first one's is 1 (None: the released 0.25)."""
+    power: float | None = None
+    """D2LR-IPS: power of the inverse popularity that an answer is weighted by (None: 0.1; 0 is SFT, but for a
+    mean over titles)."""
+    uninformative_weight: float | None = None
+    """IGD: weight of tokens that tell nothing about the item; the others' is 1 (None: 0.1)."""
     beta: float | None = None
     """S-DPO, DPO, DMPO, RosePO: scale of the reward (None: the published one of each)."""
     negatives: int = 3
@@ -82,6 +89,20 @@ class ObjectiveConfig:
         positive("objective.xi", self.xi)
         positive("objective.tau", self.tau)
         at_least("objective.contrast", self.contrast, 0)
+        require(
+            self.last_weight is None or 0 <= self.last_weight <= 1,
+            "objective.last_weight",
+            self.last_weight,
+            "in [0, 1], or None",
+        )
+        for name in ("power", "uninformative_weight"):
+            value = getattr(self, name)
+            require(
+                value is None or (math.isfinite(value) and value >= 0),
+                f"objective.{name}",
+                value,
+                "at least 0, or None",
+            )
         require(0 <= self.mix <= 1, "objective.mix", self.mix, "in [0, 1]")
         at_least("objective.beam_width", self.beam_width, 1)
         if self.beta is not None:

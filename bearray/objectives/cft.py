@@ -48,7 +48,7 @@ class CFT(Objective):
 
     Args:
         contrast: weight of L_c, at least 0.
-        last_weight: b, in [0, 1].
+        last_weight: b, in [0, 1]; None: 0.25.
         beam_width: only for the pruning metrics.
 
     Raises:
@@ -59,7 +59,10 @@ class CFT(Objective):
     source = "CFT, Zhang et al. 2024, arXiv 2410.22809"
     needs = frozenset({"without_history"})
 
-    def __init__(self, *, contrast: float = 0.1, last_weight: float = 0.25, beam_width: int = 10) -> None:
+    def __init__(
+        self, *, contrast: float = 0.1, last_weight: float | None = None, beam_width: int = 10
+    ) -> None:
+        last_weight = 0.25 if last_weight is None else last_weight
         if not 0 <= last_weight <= 1:
             raise ConfigError(f"last_weight is {last_weight!r}; it must be between 0 and 1")
         self.contrast, self.last_weight = check_weight("contrast", contrast), float(last_weight)
@@ -67,7 +70,7 @@ class CFT(Objective):
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> CFT:
-        return cls(contrast=config.contrast, beam_width=config.beam_width)
+        return cls(contrast=config.contrast, last_weight=config.last_weight, beam_width=config.beam_width)
 
     def weight_of(self, num_tokens: int, num_branching: int, num_windows: int = 0) -> float:
         return num_tokens * (1 + self.last_weight) / 2  # the mean of omega over an answer of any length

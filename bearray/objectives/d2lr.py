@@ -27,7 +27,7 @@ class D2LR(Objective):
     """Needs `extras["popularity"]`: [N] training count of the item that each token's answer names.
 
     Args:
-        power: T; 0 weights all answers alike.
+        power: T; 0 weights all answers alike; None: 0.1.
         beam_width: only for the pruning metrics.
     """
 
@@ -36,13 +36,13 @@ class D2LR(Objective):
     needs = frozenset({"popularity"})
     weight_from = "extras"
 
-    def __init__(self, *, power: float = 0.1, beam_width: int = 10) -> None:
-        self.power = check_weight("power", power)
+    def __init__(self, *, power: float | None = None, beam_width: int = 10) -> None:
+        self.power = 0.1 if power is None else check_weight("power", power)
         self.beam_width = check_beam_width(beam_width)
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> D2LR:
-        return cls(beam_width=config.beam_width)
+        return cls(power=config.power, beam_width=config.beam_width)
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)

@@ -75,7 +75,7 @@ class IGD(Objective):
     """Needs `extras["information_gain"]`: [N], from `information_gain`.
 
     Args:
-        uninformative_weight: b, at least 0.
+        uninformative_weight: b, at least 0; None: 0.1.
         beam_width: only for the pruning metrics.
     """
 
@@ -84,13 +84,14 @@ class IGD(Objective):
     needs = frozenset({"information_gain"})
     weight_from = "extras"
 
-    def __init__(self, *, uninformative_weight: float = 0.1, beam_width: int = 10) -> None:
-        self.uninformative_weight = check_weight("uninformative_weight", uninformative_weight)
+    def __init__(self, *, uninformative_weight: float | None = None, beam_width: int = 10) -> None:
+        b = 0.1 if uninformative_weight is None else uninformative_weight
+        self.uninformative_weight = check_weight("uninformative_weight", b)
         self.beam_width = check_beam_width(beam_width)
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> IGD:
-        return cls(beam_width=config.beam_width)
+        return cls(uninformative_weight=config.uninformative_weight, beam_width=config.beam_width)
 
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)

@@ -38,6 +38,14 @@ FREE_TO_CHANGE = (
 )
 """Settings of a run that may change while it is continued, because no result depends on them."""
 
+_ADDED = {
+    "evaluation.also_length_penalty": False,
+    "objective.last_weight": None,
+    "objective.power": None,
+    "objective.uninformative_weight": None,
+}
+"""Settings that earlier versions did not have, and the values at which a run is what it was without them."""
+
 _RUN = "run:"
 
 
@@ -73,14 +81,16 @@ class RunPlan:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     """The settings without those that are free to change, so that a new one of them changes no id; the first
-    four have always been part of it, at their defaults."""
+    four have always been part of it, at their defaults. Nor does a setting that was added later."""
     values = to_dict(config)
     for name in FREE_TO_CHANGE:
         group, _, field = name.partition(".")
         del values[group][field]
     values["evaluation"] |= {"actors": None, "cpus_per_actor": 1.0}
-    if not values["evaluation"]["also_length_penalty"]:  # which earlier versions did not have
-        del values["evaluation"]["also_length_penalty"]
+    for name, unset in _ADDED.items():
+        group, _, field = name.partition(".")
+        if values[group][field] == unset:
+            del values[group][field]
     values["train"] |= {"cpus_per_worker": 1.0, "max_failures": 3}
     return values
 

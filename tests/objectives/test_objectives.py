@@ -322,3 +322,15 @@ def test_settings_reach_the_objective() -> None:
         "tau": 2.0,
     }
     assert make_objective(ObjectiveConfig(name="sft", beam_width=3)).beam_width == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "usual"),
+    [("cft", "last_weight", 0.25), ("d2lr", "power", 0.1), ("igd", "uninformative_weight", 0.1)],
+)
+def test_weights_of_one_objective_reach_it(name: str, field: str, usual: float) -> None:
+    assert getattr(make_objective(ObjectiveConfig(name=name)), field) == usual
+    for value in (0.0, 0.7):
+        config = ObjectiveConfig(name=name, **{field: value})
+        assert getattr(make_objective(config), field) == value
+        assert field in fields_used(config) and field not in fields_used(ObjectiveConfig(name="sft"))

@@ -13,7 +13,7 @@ from bearray.errors import ConfigError, ResumeError
 from bearray.runs import Storage
 from bearray.tuning.loggers import make_callbacks
 from bearray.tuning.stages import choose
-from bearray.tuning.trial import RunPlan, begin, execute, finished, reason, run_place, with_start
+from bearray.tuning.trial import RunPlan, _identity, begin, execute, finished, reason, run_place, with_start
 
 
 @pytest.fixture
@@ -32,6 +32,29 @@ def plan(make_run: Callable[..., Any]) -> RunPlan:
 def test_a_plan_survives_the_way_to_a_worker(plan: RunPlan) -> None:
     assert RunPlan.from_dict(plan.to_dict()) == plan
     assert RunPlan.from_dict(plan.to_dict()).run_id == plan.run_id
+
+
+def test_settings_that_were_added_later_change_no_id_unless_they_are_set(
+    plan: RunPlan, make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The id by hand, and a folder begun by a version that did not have them."""
+    later = ("last_weight", "power", "uninformative_weight")
+    known = _identity(plan.config)
+    assert not {*later} & set(known["objective"])
+    folder = Storage(str(tmp_path / "run"))
+    begin(plan, folder)
+    old = folder.read_json("config.json")
+    for name in later:
+        del old["run"]["objective"][name]
+    folder.write_json("config.json", old)
+    begin(plan, folder)
+    ids = {plan.run_id}
+    for name in later:
+        changed = dataclasses.replace(plan, config=make_run({f"objective.{name}": 0.5}))
+        ids.add(changed.run_id)
+        with pytest.raises(ResumeError, match=f"objective.{name}: None -> 0.5"):
+            begin(changed, folder)
+    assert len(ids) == 4
 
 
 def test_begin_writes_what_reports_need(plan: RunPlan, tmp_path: Path) -> None:
