@@ -34,11 +34,15 @@ def sample_users(dataset: Dataset, users: int, out: Path, *, seed: int = 42) -> 
     if users < 1:
         raise ConfigError(f"users is {users}; it must be at least 1")
     frames: dict[Split, pd.DataFrame] = {split: dataset.split(split) for split in SPLITS}
-    everybody = np.unique(np.concatenate([frame["user_id"].to_numpy() for frame in frames.values()]))
-    drawn = np.random.default_rng(seed).permutation(everybody)[:users]
+    drawn = np.random.default_rng(seed).permutation(all_users(dataset))[:users]
     kept = {split: frame[frame["user_id"].isin(drawn)] for split, frame in frames.items()}
     items = items_table(dataset.items["item_id"].to_numpy(), dataset.items["title"].tolist())
     return write_dataset(out, items, {split: _windows(frame) for split, frame in kept.items()})
+
+
+def all_users(dataset: Dataset) -> np.ndarray:
+    """[U] the users of all splits, each once."""
+    return np.unique(np.concatenate([dataset.split(split)["user_id"].to_numpy() for split in SPLITS]))
 
 
 def _windows(frame: pd.DataFrame) -> Windows:

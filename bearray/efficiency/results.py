@@ -107,6 +107,12 @@ def begin(folder: Storage, about: Mapping[str, Any]) -> None:
     folder.write_json(FILE, content)
 
 
+def forget(folder: Storage) -> None:
+    """Delete what was measured, and nothing else that may stand in its folder."""
+    folder.delete(FILE)
+    folder.delete(ROUNDS)
+
+
 def gather(folder: Storage, *, finished: bool) -> Record:
     """Put the rounds into efficiency.json.
 

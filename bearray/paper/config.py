@@ -21,6 +21,8 @@ DEMO = "demo"
 PAPER_METHODS = ("sft", "d3", "cft", "d2lr", "igd", "msl", "sdpo", "rosepo", "sprec", "bear")
 """Rows of Table 2 that are fine-tuned, in its order; d3 decodes SFT's model in another way."""
 D3 = "d3"
+SAMPLED = ("toy", "book")
+"""The data sets that the paper's Table 5 has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ class PaperConfig:
     """Figures, of 3 to 9."""
     datasets: tuple[str, ...] = ("office", "book", "toy", "clothing")
     """Data sets, each a folder of --data-dir; demo is made on the spot."""
-    sampled: tuple[str, ...] = ("toy", "book")
-    """Those of them of which Table 5 takes a sample of users."""
+    sampled: tuple[str, ...] = SAMPLED
+    """Those of them of which Table 5 and Figure 5 take a sample of users."""
     sample_users: int = 2_000
     """Users of such a sample."""
     data_dir: str = "data"
@@ -102,6 +104,7 @@ class PaperConfig:
         for name in self.datasets:
             if not name or "/" in name or name.startswith("."):
                 raise ConfigError(f"datasets has {name!r}; it must be the name of a folder in --data-dir")
+        self._check_sampled()
         unknown = [m for m in self.methods if m != D3 and m not in OBJECTIVES]
         if unknown:
             raise ConfigError(f"methods has {unknown[0]!r}; see bearray objectives")
@@ -114,6 +117,21 @@ class PaperConfig:
             at_least(name, getattr(self, name), 1)
         for name in ("baseline_epochs", "pruning_windows", "pruning_budget", "chains"):
             optional_count(name, getattr(self, name))
+
+    def _check_sampled(self) -> None:
+        """Samples of what is not there would be left out without a word; the defaults name data sets that one
+        need not have."""
+        strange = [name for name in self.sampled if name not in self.datasets]
+        if strange and self.sampled != SAMPLED:
+            raise ConfigError(
+                f"sampled has {strange[0]!r}; it must be of --datasets, which are {', '.join(self.datasets)}"
+            )
+        asked = "--table 5" if 5 in self.table else "--figure 5" if 5 in self.figure else None
+        if asked and len(strange) == len(self.sampled):
+            raise ConfigError(
+                f"{asked} is of samples, but --sampled ({', '.join(self.sampled)}) has none of --datasets "
+                f"({', '.join(self.datasets)}); give, for example, --sampled {self.datasets[0]}"
+            )
 
     @property
     def tables(self) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def costs(config: PaperConfig, steps: Sequence[Step]) -> list[Cost]:
     works: dict[Part, Work] = {}  # all of a part's runs have the same windows
     found = []
     for step in steps:
-        left = max(0, step.runs - step.done())
+        left = max(0, step.runs() - step.done())
         hours, why = None, "" if left == 0 else "not estimated: short beside the training of LLMs"
         if left and step.trains is not None:
             try:
@@ -99,7 +99,7 @@ def _training(config: PaperConfig, step: Step, left: int, work: Work, device: De
             searched=searched,
         )
         parts.append(cost.device_hours)
-    return total(parts) if sweep.test else total(parts).times(left / step.runs)
+    return total(parts) if sweep.test else total(parts).times(left / step.runs())
 
 
 def _speeds(config: PaperConfig, part: Part) -> list[Speed]:
@@ -117,7 +117,7 @@ def lines(found: Sequence[Cost], config: PaperConfig) -> list[str]:
     """The plan for a reader: a line a step, and what it takes together."""
     words = []
     for cost in found:
-        state = "done" if not cost.left else f"{cost.left} of {cost.step.runs} to do"
+        state = "done" if not cost.left else f"{cost.left} of {cost.step.runs()} to do"
         hours = "" if cost.hours is None else f", {hours_text(cost.hours)}"
         why = f" ({cost.why})" if cost.why else ""
         words.append(f"{cost.step.part.folder}: {cost.step.title}: {state}{hours or why}")

@@ -9,8 +9,9 @@ from bearray.config import to_dict
 from bearray.data import Dataset, open_dataset
 from bearray.data.demo import make_demo
 from bearray.data.prompts import DOMAINS
-from bearray.data.sample import sample_users
+from bearray.data.sample import all_users, sample_users
 from bearray.data.summary import dataset_stats
+from bearray.errors import ResumeError
 from bearray.paper.config import DEMO, PaperConfig
 from bearray.paper.parts import Part, sample_parts
 from bearray.runs import Storage
@@ -38,6 +39,7 @@ def prepare_data(config: PaperConfig) -> dict[str, Dataset]:
     Raises:
         MissingFileError: a data set is not in config.data_dir.
         DataError: one is damaged, or a sample of it has an empty split.
+        ResumeError: a sample was drawn with another number of users.
         StorageError: a folder cannot be written.
     """
     found = {}
@@ -50,7 +52,13 @@ def prepare_data(config: PaperConfig) -> dict[str, Dataset]:
         folder = data_folder(config, part)
         if not folder.exists():
             sample_users(found[part.dataset], config.sample_users, folder, seed=config.run.data.sample_seed)
-        found[part.data_name] = open_dataset(folder, strict=config.run.data.strict)
+        sample = found[part.data_name] = open_dataset(folder, strict=config.run.data.strict)
+        drawn, wanted = len(all_users(sample)), min(config.sample_users, len(all_users(found[part.dataset])))
+        if drawn != wanted:
+            raise ResumeError(
+                f"{folder} is a sample of {drawn:,} users, and --sample-users is {config.sample_users:,}; "
+                "repeat the earlier number, or choose another --storage"
+            )
     return found
 
 

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bearray.config import from_dict
+from bearray.config import differences, from_dict, to_dict
 from bearray.errors import BearrayError, BusyError, ConfigError, MissingFileError, StorageError
 from bearray.lock import held
-from bearray.paper.config import PaperConfig
+from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs, lines
 from bearray.paper.data import RECORD, prepare_data, write_record
 from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
-from bearray.paper.sweeps import with_base
 from bearray.runs import Storage
-from bearray.tuning.sweep import SWEEP, check_sweep
+from bearray.tuning.config import CPU, SMOKE
 from bearray.tuning.watch import say
 
 
@@ -48,11 +47,12 @@ def run_paper(config: PaperConfig) -> Path:
     with held(storage, "paper"):
         datasets = prepare_data(config)
         todo = list(steps(config, needs(config)))
+        for step in todo:  # changed settings of any part are refused before the first is continued
+            step.check()
         for line in lines(costs(config, todo), config):
             say(line)
         if config.dry_run:
             return Path(storage.root)
-        _check_begun(config, todo)
         write_record(config, datasets)
         failed = _work(config, todo, storage)
         document = write_document(config)
@@ -62,22 +62,12 @@ def run_paper(config: PaperConfig) -> Path:
     return document
 
 
-def _check_begun(config: PaperConfig, todo: Sequence[Step]) -> None:
-    """Refuse changed settings of any part before the first is continued."""
-    for step in todo:
-        sweep = step.trains
-        if sweep is None or not sweep.test:  # what is not tested takes its settings from BEAR's choice
-            continue
-        if Storage(sweep.storage).exists(SWEEP):
-            check_sweep(with_base(config, step.part, sweep))
-
-
 def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[str]:
     """Do the steps; what failed, and why."""
     began, failed = time.monotonic(), []
     for i, step in enumerate(todo, 1):
         what = f"{step.part.folder}: {step.title}"
-        if step.done() >= step.runs:
+        if step.done() >= step.runs():
             say((f"step {i} of {len(todo)}", "dim"), f" {what}: already done")
             continue
         minutes = (time.monotonic() - began) / 60
@@ -101,6 +91,7 @@ def _recorded(config: PaperConfig) -> PaperConfig:
 
     Raises:
         MissingFileError: nothing was run there.
+        ConfigError: another setting is given, and not the one that the storage has.
     """
     storage = Storage(config.storage)
     if not storage.exists(RECORD):
@@ -108,6 +99,25 @@ def _recorded(config: PaperConfig) -> PaperConfig:
             f"{storage.root} has no {RECORD}; give the --storage of an earlier call, or no --document-only"
         )
     before = from_dict(PaperConfig, storage.read_json(RECORD)["config"])
+    _check_only_shown(config, before)
     asked = bool(config.table or config.figure)
     chosen = (config.table, config.figure) if asked else (before.table, before.figure)
     return replace(before, storage=config.storage, table=chosen[0], figure=chosen[1], document_only=True)
+
+
+_OF_A_CALL = {"table", "figure", "storage", "data_dir", "gpu", "dry_run", "document_only", "smoke", "scale"}
+"""Settings that say what this call does, or on what machine."""
+
+
+def _check_only_shown(config: PaperConfig, before: PaperConfig) -> None:
+    """Refuse what the document cannot take from a command line: what was run is what it shows."""
+    plain = defaults().at_scale(config.scale, SMOKE if config.scale == "smoke" else CPU)
+    old, now, usual = (to_dict(each) for each in (before, config, plain))
+    given = {line.partition(":")[0] for line in differences(usual, now)}
+    others = [(line.partition(":")[0], line) for line in differences(old, now)]
+    changed = [line for name, line in others if name in given and name.partition(".")[0] not in _OF_A_CALL]
+    if changed:
+        raise ConfigError(
+            f"--document-only shows what the last call on {config.storage} ran, and takes --table and "
+            f"--figure only; give these without it, or not at all: {'; '.join(changed)}"
+        )

@@ -9,14 +9,23 @@ from typing import Any
 
 from bearray.backbones import base_model_kind
 from bearray.baselines.registry import baseline
-from bearray.config import DataConfig, LanguageModelConfig, RunConfig, config_hash, override, to_dict
+from bearray.config import (
+    DataConfig,
+    LanguageModelConfig,
+    RunConfig,
+    config_hash,
+    differences,
+    override,
+    to_dict,
+)
 from bearray.efficiency.config import EfficiencyConfig
-from bearray.efficiency.results import FILE, FOLDER
-from bearray.errors import BearrayError
+from bearray.efficiency.results import FILE, FOLDER, forget
+from bearray.errors import BearrayError, ResumeError
 from bearray.evaluation.baseline_run import train_and_test
 from bearray.evaluation.pool import OnShard
 from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring
 from bearray.evaluation.redecode import choose_decoding, redecoded
+from bearray.evaluation.shards import MANIFEST
 from bearray.paper.config import D3, PaperConfig
 from bearray.paper.data import data_folder
 from bearray.paper.parts import BASELINES, DECODED, SENSITIVITY, Needs, Part, labels
@@ -25,6 +34,7 @@ from bearray.paper.sweeps import (
     part_run,
     part_storage,
     part_sweep,
+    sensitivity_points,
     sensitivity_sweep,
     with_base,
 )
@@ -33,8 +43,9 @@ from bearray.trained import CONFIG, RESULT, TrainedRun, open_run
 from bearray.tuning.cluster import connect
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.settings import method_settings
-from bearray.tuning.sweep import run_sweep
+from bearray.tuning.sweep import SWEEP, check_sweep, run_sweep
 from bearray.tuning.timing import run_benchmark
+from bearray.tuning.trial import finished
 from bearray.tuning.watch import say
 
 
@@ -44,12 +55,14 @@ class Step:
 
     title: str
     part: Part
-    runs: int
-    """Runs or measurements in it."""
+    runs: Callable[[], int]
+    """Runs or measurements in it; those of some are known only once others are done."""
     done: Callable[[], int]
     """How many of them are there."""
     do: Callable[[], None]
     """What makes the others; call it again to continue."""
+    check: Callable[[], None] = lambda: None
+    """Raises ResumeError where what is there was made with other settings."""
     trains: SweepConfig | None = None
     """The sweep that trains its runs, if it has LLMs trained."""
     methods: frozenset[str] = frozenset()
@@ -99,12 +112,17 @@ def _methods(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
             method in methods and seed in sweep.all_seeds for method, seed in tested_runs(config, part)
         )
 
+    def check() -> None:
+        if Storage(sweep.storage).exists(SWEEP):
+            check_sweep(with_base(config, part, sweep))
+
     return Step(
         title=f"train and test {labels(methods)}",
         part=part,
-        runs=len(methods) * len(sweep.all_seeds),
+        runs=lambda: len(methods) * len(sweep.all_seeds),
         done=done,
         do=do,
+        check=check,
         trains=sweep,
         methods=methods,
     )
@@ -144,13 +162,39 @@ def _d3(config: PaperConfig, part: Part) -> Step:
             telling = _telling(f"{D3} of {run.name}")
             redecoded(run, changes, place(seed), valid=valid, method=D3.upper(), kind=kind, on_shard=telling)
 
+    def check() -> None:
+        # what was tried on validation, whether or not it was chosen
+        tried = [d for d in _manifests(storage.child("valid")) if d["decoding"]["method"] == D3]
+        asked = [(alpha, config.d3_scores) for alpha in config.d3_alpha]
+        there = sorted({(d["decoding"]["d3_alpha"], d["decoding"]["d3_scores"]) for d in tried})
+        ended = place(config.seeds[0]).exists(RESULT)
+        if set(there) - set(asked) or (ended and len(asked) > 1 and set(asked) - set(there)):
+            raise ResumeError(
+                f"{storage.root} was decoded with {_d3_words(there)}, and is asked for with "
+                f"{_d3_words(asked)}; repeat the earlier --d3-alpha and --d3-scores, or choose another "
+                "--storage"
+            )
+
     return Step(
         title="decode SFT's model with D3",
         part=part,
-        runs=len(config.seeds),
+        runs=lambda: len(config.seeds),
         done=lambda: sum(place(seed).exists(RESULT) for seed in config.seeds),
         do=do,
+        check=check,
     )
+
+
+def _manifests(folder: Storage) -> list[dict[str, Any]]:
+    """What the tables of shards right below a folder are of."""
+    names = folder.names() if folder.exists() else []
+    return [folder.read_json(f"{name}/{MANIFEST}") for name in names if folder.exists(f"{name}/{MANIFEST}")]
+
+
+def _d3_words(options: Sequence[tuple[float, str]]) -> str:
+    """d3_alpha 0.5, 0.9 and d3_scores sasrec."""
+    alphas, scores = (dict.fromkeys(str(option[i]) for option in options) for i in (0, 1))
+    return f"d3_alpha {', '.join(alphas)} and d3_scores {', '.join(scores)}"
 
 
 def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
@@ -160,6 +204,23 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     def done() -> int:
         runs = tested_runs(config, part)
         return sum((m, seed) in runs and runs[m, seed].exists("pruning/summary.json") for m in methods)
+
+    def check() -> None:
+        runs = tested_runs(config, part)
+        for method in sorted(methods):
+            folder = runs[method, seed].child("pruning") if (method, seed) in runs else None
+            if folder is None or not folder.exists(MANIFEST):
+                continue
+            made = folder.read_json(MANIFEST)
+            wanted = {"pruning_windows": config.pruning_windows, "pruning_budget": config.pruning_budget}
+            before = {"pruning_windows": made["rows"], "pruning_budget": made["node_budget"]}
+            if wanted["pruning_windows"] is None or wanted["pruning_windows"] > made["of"]:
+                wanted["pruning_windows"] = made["of"]
+            if changed := differences(before, wanted):
+                raise ResumeError(
+                    f"{folder.root} was measured with other settings ({'; '.join(changed)}); repeat them, or "
+                    "choose another --storage"
+                )
 
     def do() -> None:
         connect()
@@ -174,26 +235,51 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     return Step(
         title=f"measure what beam search prunes of {labels(methods)}",
         part=part,
-        runs=len(methods),
+        runs=lambda: len(methods),
         done=done,
         do=do,
+        check=check,
     )
 
 
 def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
     where = part_storage(config, part).child(FOLDER)
 
+    def measured() -> tuple[list[str], int]:
+        """What is timed there, as `_timed` has it, and in how many rounds; none while they go on."""
+        if not where.exists(FILE):
+            return [], 0
+        found = where.read_json(FILE)
+        rounds = 0 if found["finished"] is None else len(found["training"]["rounds"])
+        return found["settings"]["objectives"], rounds
+
     def done() -> int:
-        there = where.exists(FILE) and where.read_json(FILE)["finished"] is not None
-        return len(methods) if there else 0
+        objectives, rounds = measured()
+        timed = {text.partition(":")[0] for text in objectives}
+        return len(methods & timed) if rounds >= config.timing_rounds else 0
+
+    def check() -> None:
+        rounds = measured()[1]
+        if rounds > config.timing_rounds:
+            say(
+                f"{where.root} has {rounds} rounds; they all count, though --timing-rounds asks for "
+                f"{config.timing_rounds}"
+            )
 
     def do() -> None:
+        objectives = _timed(config, part, sorted(methods, key=lambda m: (m != "sft", m)))
+        before, _ = measured()
+        if before and set(objectives) <= set(before):
+            objectives = tuple(before)
+        elif before:
+            say(f"{where.root} has no times of {labels(set(objectives) - set(before))}: all are timed anew")
+            forget(where)
         run_benchmark(
             EfficiencyConfig(
                 data_dir=str(data_folder(config, part)),
                 storage=part_storage(config, part).root,
                 base_model=part_base(config, part),
-                objectives=_timed(config, part, sorted(methods, key=lambda m: (m != "sft", m))),
+                objectives=objectives,
                 decoders=("none",),
                 rounds=config.timing_rounds,
                 steps=1 if config.smoke else 2,
@@ -203,7 +289,7 @@ def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
         )
 
     title = f"time training steps of {labels(methods)}"
-    return Step(title=title, part=part, runs=len(methods), done=done, do=do)
+    return Step(title=title, part=part, runs=lambda: len(methods), done=done, do=do, check=check)
 
 
 def _timed(config: PaperConfig, part: Part, methods: Sequence[str]) -> tuple[str, ...]:
@@ -220,28 +306,56 @@ def _timed(config: PaperConfig, part: Part, methods: Sequence[str]) -> tuple[str
 
 def _sensitivity(config: PaperConfig, part: Part) -> Step:
     storage = part_storage(config, part).child(SENSITIVITY)
-    objective = config.run.objective  # stands for what the search will choose
-    expected = sensitivity_sweep(config, part, {"lam": objective.lam, "xi": objective.xi})
+    seed = config.seeds[0]
+
+    def chosen() -> dict[str, float] | None:
+        """BEAR's values; None before they are known."""
+        folder = tested_runs(config, part).get(("bear", seed))
+        return None if folder is None else _varied(folder)[0]
+
+    def points() -> list[dict[str, float]]:
+        return list(sensitivity_points(config, chosen()).values())
 
     def done() -> int:
         names = storage.names("runs") if storage.exists("runs") else []
-        return sum(storage.exists(f"runs/{name}/{RESULT}") for name in names)
+        folders = [storage.child("runs", name) for name in names]
+        there = [_varied(folder) for folder in folders if finished(folder)]
+        return sum((point, seed) in there for point in points()) if chosen() else 0
 
     def do() -> None:
-        run = _trained(config, part, "bear", config.seeds[0]).config
-        chosen = {"lam": run.objective.lam, "xi": run.objective.xi}
-        sweep = sensitivity_sweep(config, part, chosen)
-        run_sweep(with_base(config, part, sweep))
+        _trained(config, part, "bear", seed)  # or the reason why there is nothing to vary
+        run_sweep(with_base(config, part, sensitivity_sweep(config, part, chosen())))
 
+    def check() -> None:
+        if not storage.exists(SWEEP) or done() == len(points()):
+            return
+        sweep = sensitivity_sweep(config, part, chosen())
+        before = storage.read_json(SWEEP)["sweep"]["method_settings"]
+        gone = [text for text in before if text not in sweep.method_settings]
+        if gone:
+            raise ResumeError(
+                f"{storage.root} was begun with other --lam or --xi: {', '.join(gone)}; repeat them, with "
+                "more at their ends where more are wanted, or choose another --storage"
+            )
+        check_sweep(with_base(config, part, sweep))
+
+    expected = sensitivity_sweep(config, part, chosen())
     return Step(
         title="train BEAR with other values of lambda and xi",
         part=part,
-        runs=len(expected.methods),
+        runs=lambda: len(points()),
         done=done,
         do=do,
+        check=check,
         trains=expected,
         methods=frozenset(expected.objectives),
     )
+
+
+def _varied(folder: Storage) -> tuple[dict[str, float], int]:
+    """Lambda and xi of a run, and its seed."""
+    run = folder.read_json(CONFIG)["run"]
+    return {axis: run["objective"][axis] for axis in ("lam", "xi")}, int(run["train"]["seed"])
 
 
 def _baseline(config: PaperConfig, name: str, method: str) -> Step:
@@ -272,7 +386,7 @@ def _baseline(config: PaperConfig, name: str, method: str) -> Step:
     return Step(
         title=f"train and test {method}",
         part=part,
-        runs=len(config.seeds),
+        runs=lambda: len(config.seeds),
         done=lambda: sum(place(seed).exists(RESULT) for seed in config.seeds),
         do=do,
     )

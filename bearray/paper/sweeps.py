@@ -67,24 +67,34 @@ def with_base(config: PaperConfig, part: Part, sweep: SweepConfig) -> SweepConfi
     return replace(sweep, base_model=(part_base(config, part),))
 
 
-def sensitivity_sweep(config: PaperConfig, part: Part, chosen: Mapping[str, float]) -> SweepConfig:
-    """BEAR of a part with lambda, and with xi, at other values than the chosen ones; validated, never tested.
+def sensitivity_points(
+    config: PaperConfig, chosen: Mapping[str, float] | None
+) -> dict[str, dict[str, float]]:
+    """Figure 8's values of lam and xi, one of them off the chosen point, by label.
 
     Args:
-        chosen: lam and xi of the part's BEAR, by the names of `config`'s fields.
+        chosen: lam and xi of the part's BEAR; None where they are not known yet: then no value can be left
+            out, and the run's own stand for them.
     """
-    settings: list[str] = []
-    labels: list[str] = []
+    middle = chosen or {axis: getattr(config.run.objective, axis) for axis in ("lam", "xi")}
+    found = {}
     for axis, other in (("lam", "xi"), ("xi", "lam")):
-        for i, value in enumerate(v for v in getattr(config, axis) if v != chosen[axis]):
-            label = f"{axis}{i}"
-            labels.append(f"{label}=bear")
-            settings.append(f"{label}:objective.{axis}={value!r}")
-            settings.append(f"{label}:objective.{other}={chosen[other]!r}")
+        others = [v for v in getattr(config, axis) if chosen is None or v != chosen[axis]]
+        for i, value in enumerate(others):
+            found[f"{axis}{i}"] = {axis: value, other: middle[other]}
+    return found
+
+
+def sensitivity_sweep(config: PaperConfig, part: Part, chosen: Mapping[str, float] | None) -> SweepConfig:
+    """BEAR of a part at `sensitivity_points`; validated, never tested. `chosen` as there."""
+    points = sensitivity_points(config, chosen)
+    settings = [
+        f"{label}:objective.{axis}={v!r}" for label, point in points.items() for axis, v in point.items()
+    ]
     return replace(
         part_sweep(config, part),
         storage=part_storage(config, part).child(SENSITIVITY).root,
-        methods=tuple(labels),
+        methods=tuple(f"{label}=bear" for label in points),
         seeds=config.seeds[:1],
         method_settings=tuple(settings),
         search=SearchConfig(methods=()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bearray.backbones import base_model_kind, resolve_base
@@ -40,6 +41,8 @@ MAY_CHANGE = {
     "sweep.test",
 }
 """Settings that a rerun may change, because no result depends on them."""
+_OF_METHODS = {"sweep.methods", "sweep.method_settings", "sweep.search.methods"}
+"""Settings that a rerun may change where the methods that were there keep theirs."""
 
 
 def run_sweep(sweep: SweepConfig, *, only: Collection[str] | None = None, address: str | None = None) -> str:
@@ -139,6 +142,7 @@ def _check_unchanged(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> 
     old = storage.read_json(SWEEP)
     new = _content(sweep, dataset)
     free = MAY_CHANGE | ({"sweep.seeds"} if _adds_seeds(old["sweep"], sweep) else set())
+    free |= _OF_METHODS if _adds_methods(old["sweep"], sweep) else set()
     changed = [
         line for line in differences({k: old[k] for k in new}, new) if line.partition(":")[0] not in free
     ]
@@ -155,13 +159,35 @@ def _adds_seeds(old: Mapping[str, Any], sweep: SweepConfig) -> bool:
     return sweep.all_seeds[: len(before)] == before
 
 
+def _adds_methods(old: Mapping[str, Any], sweep: SweepConfig) -> bool:
+    """Whether the methods of the earlier call are among this one's, and their runs are what they were."""
+    before = replace(
+        sweep,
+        methods=tuple(old["methods"]),
+        method_settings=tuple(old.get("method_settings") or ()),
+        search=replace(sweep.search, methods=tuple(old["search"]["methods"])),
+    )
+
+    def of(whose: SweepConfig, method: str) -> tuple[Any, ...]:
+        own = method_settings(whose.method_settings, whose.objectives, whose.run)
+        searched, after_sft = method in whose.searched, whose.starts_from_sft(method)
+        return whose.objectives[method], own.get(method, {}), searched, after_sft
+
+    return all(
+        method in sweep.objectives and of(before, method) == of(sweep, method) for method in before.objectives
+    )
+
+
 def _begin(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> None:
     if storage.exists(SWEEP):
         _check_unchanged(sweep, dataset, storage)  # another may have come and gone since the first check
         say(f"continuing the sweep in {storage.root}")
         old = storage.read_json(SWEEP)
-        if list(sweep.seeds) != old["sweep"]["seeds"]:
-            storage.write_json(SWEEP, old | {"sweep": old["sweep"] | {"seeds": list(sweep.seeds)}})
+        now = to_dict(sweep)
+        added = {key: now[key] for key in ("seeds", "methods", "method_settings")}
+        added["search"] = old["sweep"]["search"] | {"methods": now["search"]["methods"]}
+        if old["sweep"] != (content := old["sweep"] | added):
+            storage.write_json(SWEEP, old | {"sweep": content, "departures": departures(sweep)})
         return
     content = _content(sweep, dataset)
     storage.write_json(

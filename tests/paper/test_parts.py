@@ -26,6 +26,12 @@ def test_everything_is_asked_for_unless_something_is() -> None:
     assert elements(config(figure=(8,))) == [("figure", 8)]
 
 
+def test_samples_that_nobody_asked_for_need_not_be_there() -> None:
+    assert not needs(config(datasets=("office",), table=(2,))).timing
+    everything = needs(config(datasets=("office",)))
+    assert not any(part.sampled for part in everything.methods)
+
+
 def test_a_run_needed_twice_is_needed_once() -> None:
     both = needs(config(table=(2,), figure=(6, 7)))
     assert both.methods[MAIN] == needs_of(config(), "table", 2).methods[MAIN] | {"sdpo_bear"}
@@ -107,6 +113,10 @@ def test_sensitivity_varies_one_thing_at_a_time() -> None:
         ({"methods": ("sft", "msl")}, "methods lacks bear"),
         ({"methods": ("sft", "bear", "nothing")}, "methods has 'nothing'"),
         ({"baselines": ("nothing",)}, "baselines has 'nothing'"),
+        ({"table": (5,), "datasets": ("office",)}, r"--table 5 .* has none .* --sampled office"),
+        ({"figure": (5,), "datasets": ("office",)}, r"--figure 5 .* has none"),
+        ({"table": (5,), "sampled": ()}, r"--table 5 .* has none"),
+        ({"sampled": ("book", "toys")}, r"sampled has 'toys'.* office, book"),
         ({"trials": 0}, "trials"),
         ({"pruning_windows": 0}, "pruning_windows"),
     ],

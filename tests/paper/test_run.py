@@ -42,7 +42,7 @@ class Work:
         self.there = True
 
     def step(self) -> Step:
-        return Step(title=self.name, part=PART, runs=1, done=lambda: int(self.there), do=self.do)
+        return Step(title=self.name, part=PART, runs=lambda: 1, done=lambda: int(self.there), do=self.do)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_methods_are_timed_with_the_settings_of_their_runs(
     (step,) = [s for s in steps(config, needs(config)) if s.title.startswith("time")]
     step.do()
     assert [each.objectives for each in asked] == [("sft", "bear", "grpo:rollouts=8")]
-    assert objective_variants(asked[0].objectives, asked[0].run.objective)["grpo:rollouts=8"].rollouts == 8
+    assert objective_variants(asked[0].objectives, asked[0].run)["grpo:rollouts=8"].config.rollouts == 8
 
 
 def test_a_bucket_is_refused(smoke: PaperConfig) -> None:
@@ -147,21 +147,31 @@ def test_a_bucket_is_refused(smoke: PaperConfig) -> None:
         run_paper(replace(smoke, storage="s3://bucket/paper"))
 
 
-def plant(config: PaperConfig, step: Step, method: str, seed: int, *, chosen: bool = True) -> None:
+def plant(config: PaperConfig, step: Step, method: str, seed: int, *, chosen: bool = True) -> Path:
     """A run of a step, as one that was tested."""
-    folder = Path(config.storage) / step.part.folder / "runs" / f"{method.lower()}-{seed}"
-    folder.mkdir(parents=True)
-    run = to_dict(config.run) | {"train": to_dict(config.run)["train"] | {"seed": seed}}
+    result = {"status": "finished", "chosen": chosen, "test": {}}
+    return write_folder(config, f"{step.part.folder}/runs/{method.lower()}-{seed}", method, result, seed=seed)
+
+
+def write_folder(
+    config: PaperConfig, place: str, method: str, result: dict[str, Any], *, seed: int = 42, **changes: Any
+) -> Path:
+    """A run folder of the storage; `changes` are of its objective."""
+    folder = Path(config.storage) / place
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"train.seed": seed, **{f"objective.{name}": value for name, value in changes.items()}}
+    run = to_dict(override(config.run, own))
     about = {"method": method, "run": run, "dataset": "demo", "base_model": "local:tiny", "role": "method"}
     (folder / "config.json").write_text(json.dumps(about))
-    (folder / "result.json").write_text(json.dumps({"status": "finished", "chosen": chosen, "test": {}}))
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
 
 
 def test_the_plan_counts_what_is_there(smoke: PaperConfig) -> None:
     config = replace(smoke, table=(2,))
     prepare_data(config)
     (step, *rest) = steps(config, needs(config))
-    assert step.runs == 9 and step.done() == 0 and {s.title for s in rest} >= {"train and test sasrec"}
+    assert step.runs() == 9 and step.done() == 0 and {s.title for s in rest} >= {"train and test sasrec"}
     for method, seed, chosen in (("SFT", 42, True), ("MSL", 42, False), ("IGD", 5, True)):
         plant(config, step, method, seed, chosen=chosen)
     assert step.done() == 1  # one is not chosen, one of another seed
@@ -187,3 +197,187 @@ def test_another_seed_has_no_search_of_its_own(smoke: PaperConfig) -> None:
         plant(smoke, first_step(1, (42,)), method, 42)
     assert hours(1, (42,)) == hours(9, (42,)) == 0
     assert 0 < hours(9, (42, 43)) == hours(1, (42, 43)) <= one
+
+
+def figure_8(config: PaperConfig) -> Step:
+    return next(s for s in steps(config, needs(config)) if "lambda and xi" in s.title)
+
+
+def test_what_figure_8_lacks_is_known_once_bear_is_chosen(smoke: PaperConfig) -> None:
+    """Values that the search chose are no points of the grid, as a rule; one may be."""
+    config = replace(smoke, figure=(8,), lam=(0.25, 2.0), xi=(0.5, 1.0))
+    step, part = figure_8(config), f"{PART.folder}/runs/bear-42"
+    assert (step.runs(), step.done()) == (4, 0)
+    assert step.trains is not None and len(step.trains.methods) == 4
+    tested = {"status": "finished", "chosen": True, "test": {}}
+    write_folder(config, part, "BEAR", tested, lam=0.7, xi=1.3)
+    assert (step.runs(), step.done()) == (4, 0)
+    write_folder(config, part, "BEAR", tested, lam=0.7, xi=1.0)
+    assert step.runs() == 3
+
+
+def test_a_point_of_figure_8_that_failed_is_trained_again(
+    smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(smoke, figure=(8,), lam=(0.25, 2.0), xi=(0.5,))
+    write_folder(
+        config, f"{PART.folder}/runs/bear-42", "BEAR", {"status": "finished", "chosen": True, "test": {}},
+        lam=0.7, xi=1.3,
+    )  # fmt: skip
+    points = {"lam0": (0.25, 1.3), "lam1": (2.0, 1.3), "xi0": (0.7, 0.5)}
+
+    def varied(label: str, status: str, *, seed: int = 42) -> None:
+        place = f"{PART.folder}/sensitivity/runs/{label}-{seed}"
+        lam, xi = points[label]
+        write_folder(config, place, label.upper(), {"status": status}, seed=seed, lam=lam, xi=xi)
+
+    for label in points:
+        varied(label, "finished" if label != "lam1" else "failed")
+    varied("lam1", "finished", seed=7)
+    step = figure_8(config)
+    assert (step.runs(), step.done()) == (3, 2)
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr(paper_steps, "_trained", lambda *_: None)
+    monkeypatch.setattr(paper_steps, "run_sweep", lambda sweep: ran.append(sweep.method_settings))
+    step.do()
+    assert [tuple(float(s.partition("=")[2]) for s in ran[0][i : i + 2]) for i in (0, 2)] == [
+        (0.25, 1.3), (2.0, 1.3),
+    ]  # fmt: skip
+    varied("lam1", "finished")
+    assert step.done() == 3
+
+
+def test_another_grid_of_figure_8_is_not_taken_for_done(smoke: PaperConfig) -> None:
+    config = replace(smoke, figure=(8,), lam=(0.25, 2.0), xi=(0.5,))
+    prepare_data(config)
+    write_folder(
+        config, f"{PART.folder}/runs/bear-42", "BEAR", {"status": "finished", "chosen": True, "test": {}},
+        lam=0.7, xi=1.3,
+    )  # fmt: skip
+    before, data = figure_8(config).trains, prepare_data(config)["demo"]
+    content = {"sweep": to_dict(before), "dataset": data.name, "data_hash": data.content_hash}
+    part_storage(config, PART).child("sensitivity").write_json("sweep.json", content)
+    for label, (lam, xi) in {"lam0": (0.25, 1.3), "lam1": (2.0, 1.3), "xi0": (0.7, 0.5)}.items():
+        place = f"{PART.folder}/sensitivity/runs/{label}"
+        write_folder(config, place, label.upper(), {"status": "finished"}, lam=lam, xi=xi)
+    fewer, more, other = (replace(config, lam=lam) for lam in ((2.0,), (0.25, 2.0, 4.0), (0.25, 3.0)))
+    for asked, runs, done in ((config, 3, 3), (fewer, 2, 2), (more, 4, 3), (other, 3, 2)):
+        step = figure_8(asked)
+        assert (step.runs(), step.done()) == (runs, done)
+        if asked is other:
+            with pytest.raises(ResumeError, match=r"other --lam or --xi: lam1:objective\.lam=2\.0"):
+                step.check()
+        else:
+            step.check()
+
+
+def only(config: PaperConfig, words: str) -> Step:
+    return next(s for s in steps(config, needs(config)) if words in s.title)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"pruning_windows": None}, r"pruning_windows: 24 -> 60"),
+        ({"pruning_windows": 30}, r"pruning_windows: 24 -> 30"),
+        ({"pruning_budget": 9}, r"pruning_budget: None -> 9"),
+    ],
+)
+def test_prunings_measured_otherwise_are_refused(
+    smoke: PaperConfig, changes: dict[str, Any], message: str | None
+) -> None:
+    step = only(replace(smoke, figure=(3,)), "prunes")
+    step.check()
+    folder = plant(smoke, step, "SFT", 42) / "pruning"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps({"rows": 24, "of": 60, "node_budget": None}))
+    step = only(replace(smoke, figure=(3,), **changes), "prunes")
+    if message is None:
+        return step.check()
+    with pytest.raises(ResumeError, match=message):
+        step.check()
+
+
+@pytest.mark.parametrize(
+    ("ended", "changes", "message"),
+    [
+        (True, {}, None),
+        (False, {"d3_alpha": (0.5, 0.9, 0.7)}, None),
+        (True, {"d3_alpha": (0.5, 0.9, 0.7)}, r"0\.5, 0\.9 and .* with d3_alpha 0\.5, 0\.9, 0\.7"),
+        (False, {"d3_alpha": (0.5,)}, r"repeat the earlier --d3-alpha"),
+        (True, {"d3_scores": "sasrec"}, r"d3_scores popularity, and .* d3_scores sasrec"),
+    ],
+)  # fmt: skip
+def test_d3_decoded_otherwise_is_refused(
+    smoke: PaperConfig, ended: bool, changes: dict[str, Any], message: str | None
+) -> None:
+    config = replace(smoke, table=(2,), d3_alpha=(0.5, 0.9))
+    home = part_storage(config, PART).child("decoded")
+    for alpha in config.d3_alpha:
+        made = {"method": "d3", "d3_alpha": alpha, "d3_scores": "popularity"}
+        home.write_json(f"valid/sft-{alpha}/manifest.json", {"decoding": made})
+    if ended:
+        home.write_json("d3-42/result.json", {"status": "finished"})
+    step = only(replace(config, **changes), "D3")
+    if message is None:
+        return step.check()
+    with pytest.raises(ResumeError, match=message):
+        step.check()
+
+
+def test_more_rounds_or_methods_are_timed_and_fewer_are_said(
+    smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(smoke, figure=(9,), methods=("sft", "bear"), timing_rounds=2)
+    home = part_storage(config, PART).child("efficiency")
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(paper_steps, "run_benchmark", lambda each: asked.append(each.objectives))
+
+    def timed(*objectives: str, rounds: int, finished: str | None = "now") -> None:
+        training = {"rounds": [{}] * rounds}
+        content = {"settings": {"objectives": objectives}, "finished": finished, "training": training}
+        home.write_json("efficiency.json", content)
+        home.write_json("rounds/training-0000.json", {})
+
+    def done(**changes: Any) -> int:
+        return only(replace(config, **changes), "time").done()
+
+    assert done() == 0
+    timed("sft", "bear", rounds=2, finished=None)
+    assert done() == 0
+    timed("sft", "bear", rounds=2)
+    assert (done(), done(timing_rounds=1), done(timing_rounds=3), done(methods=("sft", "msl", "bear"))) == (
+        2, 2, 0, 2,
+    )  # fmt: skip
+    only(replace(config, timing_rounds=1), "time").check()
+    assert "has 2 rounds; they all count, though --timing-rounds asks for 1" in capsys.readouterr().out
+    only(replace(config, timing_rounds=3), "time").do()
+    assert asked == [("sft", "bear")] and home.exists("rounds/training-0000.json")
+    only(replace(config, methods=("sft", "msl", "bear")), "time").do()
+    assert asked[1:] == [("sft", "bear", "msl")] and not home.exists("efficiency.json")
+    assert not home.exists("rounds/training-0000.json")
+
+
+def test_another_number_of_sampled_users_is_refused(smoke: PaperConfig) -> None:
+    config = replace(smoke, table=(5,))
+    prepare_data(config)
+    prepare_data(config)
+    with pytest.raises(ResumeError, match=r"sample of 100 users, and --sample-users is 90"):
+        prepare_data(replace(config, sample_users=90))
+    with pytest.raises(ResumeError, match=r"sample of 100 users"):
+        prepare_data(replace(config, sample_users=10_000))
+
+
+def test_the_document_alone_takes_nothing_but_tables_and_figures(run: Any, smoke: PaperConfig) -> None:
+    run(seeds=(7, 8), datasets=("demo",))
+    for changes, named in (
+        ({"datasets": ("office",), "sampled": ()}, r"datasets: \['demo'\] -> \['office'\]"),
+        ({"seeds": (7,)}, r"seeds: \[7, 8\] -> \[7\]"),
+        ({"methods": ("sft", "bear")}, r"methods: "),
+        ({"run": override(defaults().run, {"train.epochs": 3})}, r"not at all: run\.train\.epochs: 2 -> 3$"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            run_paper(replace(defaults(), storage=smoke.storage, document_only=True, **changes))
+    written, document = run(seeds=(7, 8), document_only=True, figure=(3,))
+    assert written == [document]
