@@ -114,29 +114,50 @@ class Storage:
         """
         return Storage(join(self.root, *map(inside, parts)))
 
-    def exists(self, name: str = "") -> bool:
+    def opened(self) -> tuple[pafs.FileSystem, str]:
+        """The file system, and the folder's path on it.
+
+        Raises:
+            StorageError: the storage's path is none.
+        """
+        return self._open("")
+
+    def _look(self, name: str, *, folder: bool = False, below: bool = False) -> Any:
+        """What pyarrow says of a name, or of what is in a folder that may not be there.
+
+        Raises:
+            StorageError: it cannot be looked at, with the system's reason.
+        """
         fs, path = self._open(name)
-        return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
+        what = pafs.FileSelector(path, recursive=below, allow_not_found=True) if folder else path
+        try:
+            return fs.get_file_info(what)
+        except OSError as error:  # no folder, no permission, no bucket
+            raise StorageError(f"cannot look at {join(self.root, name)}: {cause_of(error)}") from error
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self._look(name).type != pafs.FileType.NotFound)
 
     def names(self, name: str = "") -> list[str]:
         """Names directly in a folder, sorted; of a folder that is not there, none."""
-        fs, path = self._open(name)
-        selector = pafs.FileSelector(path, allow_not_found=True)
-        return sorted(os.path.basename(info.path) for info in fs.get_file_info(selector))
+        return sorted(os.path.basename(info.path) for info in self._look(name, folder=True))
 
     def written(self, name: str = "") -> dict[str, float]:
         """Names directly in a folder with the times at which they were written, in seconds, by the clock of
         the file system; of a folder that is not there, none."""
-        fs, path = self._open(name)
-        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        infos = self._look(name, folder=True)
         return {os.path.basename(info.path): (info.mtime_ns or 0) / 1e9 for info in infos}
 
     def files(self, *, without: Collection[str] = ()) -> list[str]:
         """Names of all files below, relative to the root and sorted, but for folders of the given names."""
-        fs, path = self._open("")
-        infos = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-        names = [os.path.relpath(i.path, path) for i in infos if i.type == pafs.FileType.File]
-        return sorted(n for n in names if not set(n.split("/")[:-1]) & set(without))
+        return sorted(self.listing(without=without))
+
+    def listing(self, *, without: Collection[str] = ()) -> dict[str, pafs.FileInfo]:
+        """Size and time of all files below, by their names as `files` has them."""
+        _, path = self._open("")
+        infos = self._look("", folder=True, below=True)
+        found = {os.path.relpath(i.path, path): i for i in infos if i.type == pafs.FileType.File}
+        return {name: i for name, i in found.items() if not set(name.split("/")[:-1]) & set(without)}
 
     def read_bytes(self, name: str) -> bytes:
         fs, path = self._open(name)

@@ -33,6 +33,7 @@ def status(
     from bearray.jobs.client import asked, connect, job_info, state
     from bearray.jobs.progress import read_progress
     from bearray.jobs.show import job_lines, jobs_lines, progress_lines
+    from bearray.report.records import printable
 
     if job is None and storage is not None:
         progress = read_progress(storage)
@@ -53,7 +54,7 @@ def status(
         return 0
     info = job_info(client, job)
     found, reason, demands = _progress(client, info, storage)
-    lines = [*job_lines(info), *(progress_lines(found, demands) if found else [str(reason)])]
+    lines = [*job_lines(info), *(progress_lines(found, demands) if found else [printable(str(reason))])]
     about = {"progress": found.to_dict() if found else None, "reason": reason, "demands": demands}
     _print(json, _about(info) | about, lines)
     return int(state(info) in ("FAILED", "STOPPED"))

@@ -9,7 +9,9 @@ from typing import Any
 
 from bearray.config import from_dict
 from bearray.errors import BearrayError, DataError, MissingFileError
-from bearray.runs import Storage
+from bearray.plain import Number, check_shape
+from bearray.report.records import number
+from bearray.runs import Storage, join
 from bearray.training.written import METRICS
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.sweep import SWEEP
@@ -18,6 +20,27 @@ from bearray.tuning.trial import CONFIG, RESULT
 SCORE = "valid_ndcg@10"
 """The entry of a run's epochs by which runs are chosen."""
 GOING_ON = "going on"
+
+_TRAIN = {"seed": Number(whole=True), "epochs": Number(whole=True, low=0)}
+_CONFIG = {"run": {"train": _TRAIN}}
+"""What is read of a run's config.json beside what `bearray.run_shapes` checks."""
+_TEXT = (str, type(None))
+_COUNT = Number(whole=True, low=0)
+_STAGE: dict[str, Any] = {"name!": str, "states!": {"*": _COUNT}, "total!": _COUNT}
+_RUN: dict[str, Any] = {
+    **dict.fromkeys(("run!", "method!", "base_model!", "stage!", "state!"), str),
+    **dict.fromkeys(("epochs!", "shards!", "of_shards!"), _COUNT),
+    "seed!": Number(whole=True),
+    "epoch!": Number(),
+    "best!": Number(null=True),
+    "error!": _TEXT,
+    "chosen!": bool,
+}
+_PROGRESS: dict[str, Any] = {
+    **dict.fromkeys(("storage!", "dataset!", "scale!"), str), "stages!": [_STAGE], "runs!": [_RUN],
+    "report!": bool,
+}  # fmt: skip
+"""What the head's answer must look like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +111,13 @@ class Progress:
             DataError: these are not the values of a `Progress`.
         """
         try:
+            check_shape(values, _PROGRESS, "the cluster's answer")
             parts = {
                 "stages": [Stage(**stage) for stage in values["stages"]],
                 "runs": [RunProgress(**run) for run in values["runs"]],
             }
             return cls(**{**values, **parts})
-        except (TypeError, KeyError) as error:
+        except (TypeError, DataError) as error:
             raise DataError(
                 f"the cluster's answer is of another version of bearray than this one ({error}); "
                 "`ray up` again installs this one there"
@@ -135,10 +159,11 @@ def _run(folder: Storage, name: str, sweep: SweepConfig) -> RunProgress | None:
     if not folder.exists(CONFIG):  # another file, or a run whose first file is not written yet
         return None
     config = folder.read_json(CONFIG)
+    check_shape(config, _CONFIG, join(folder.root, CONFIG))
     result = folder.read_json(RESULT) if folder.exists(RESULT) else {}
     rows = folder.read_lines(METRICS)
     train, method = config["run"].get("train", {}), config["method"].lower()
-    scores = [row[SCORE] for row in rows if isinstance(row.get(SCORE), (int, float))]
+    scores = [score for row in rows if (score := number(row.get(SCORE))) is not None]
     shards, of_shards = _shards(folder)
     stage = "search" if config.get("role") == "trial" else "seeds" if method in sweep.searched else "methods"
     return RunProgress(
@@ -148,7 +173,7 @@ def _run(folder: Storage, name: str, sweep: SweepConfig) -> RunProgress | None:
         seed=int(train.get("seed", 0)),
         stage=stage,
         state=result.get("status", GOING_ON),
-        epoch=max((float(row.get("epoch", 0)) for row in rows), default=0.0),
+        epoch=max((_epoch(row, line, folder) for line, row in enumerate(rows, 1)), default=0.0),
         epochs=int(train.get("epochs", 0)),
         best=max(scores, default=None),
         error=result.get("error"),
@@ -156,6 +181,19 @@ def _run(folder: Storage, name: str, sweep: SweepConfig) -> RunProgress | None:
         shards=shards,
         of_shards=of_shards,
     )
+
+
+def _epoch(row: Mapping[str, Any], line: int, folder: Storage) -> float:
+    """The epoch that a line of metrics.jsonl is of.
+
+    Raises:
+        DataError: it is no number.
+    """
+    found = number(row.get("epoch", 0))
+    if found is None:
+        where = join(folder.root, METRICS)
+        raise DataError(f"{where}, line {line}: epoch is {str(row['epoch'])[:80]!r}; it must be a number")
+    return found
 
 
 def _shards(folder: Storage) -> tuple[int, int]:

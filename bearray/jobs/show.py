@@ -1,4 +1,7 @@
-"""A sweep's progress and a cluster's jobs as lines of text."""
+"""A sweep's progress and a cluster's jobs as lines of text.
+
+What others wrote (names, errors, commands) is shown without signs that a terminal obeys.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from typing import Any
 from bearray.jobs.ask import PREFIX
 from bearray.jobs.client import ENDED, state
 from bearray.jobs.progress import Progress, RunProgress, Stage
+from bearray.report.records import printable, visible
 
 _COMMAND_WIDTH = 90
 
 
 def job_lines(info: Any, now: float | None = None) -> Iterator[str]:
     """One job: its state, for how long, its command."""
-    yield f"job {info.submission_id or info.job_id}: {state(info)}{_duration(info, now)}"
-    yield f"  {info.entrypoint}"
-    if state(info) == "FAILED" and info.message:
-        yield f"  {info.message.strip().splitlines()[-1]}"
+    yield f"job {printable(info.submission_id or info.job_id)}: {state(info)}{_duration(info, now)}"
+    yield f"  {printable(info.entrypoint)}"
+    if state(info) == "FAILED" and info.message and not info.message.isspace():
+        yield f"  {printable(info.message.strip().splitlines()[-1])}"
 
 
 def jobs_lines(infos: Sequence[Any], now: float | None = None) -> Iterator[str]:
@@ -27,12 +31,13 @@ def jobs_lines(infos: Sequence[Any], now: float | None = None) -> Iterator[str]:
     if not mine:
         yield "the cluster has no jobs"
         return
-    width = max(len(info.submission_id) for info in mine)
+    width = max(len(printable(info.submission_id)) for info in mine)
     for info in sorted(mine, key=lambda info: info.start_time or 0):
-        command = info.entrypoint
+        command = printable(info.entrypoint)
         if len(command) > _COMMAND_WIDTH:
             command = f"{command[: _COMMAND_WIDTH - 3]}..."
-        yield f"{info.submission_id:<{width}}  {state(info):<9}{_duration(info, now):<18}  {command}"
+        name = printable(info.submission_id)
+        yield f"{name:<{width}}  {state(info):<9}{_duration(info, now):<18}  {command}"
 
 
 def _duration(info: Any, now: float | None) -> str:
@@ -58,43 +63,45 @@ def progress_lines(progress: Progress, demands: Sequence[str] = ()) -> Iterator[
         progress: what there is.
         demands: what the cluster's tasks wait for, as Ray words it.
     """
-    yield f"sweep on {progress.dataset}, {progress.scale} scale, in {progress.storage}"
+    place, dataset = printable(progress.storage), printable(progress.dataset)
+    yield f"sweep on {dataset}, {printable(progress.scale)} scale, in {place}"
     for stage in progress.stages:
-        yield f"  {stage.name:<8} {_stage(stage)}"
+        yield f"  {printable(stage.name):<8} {_stage(stage)}"
     yield f"  {'report':<8} {'written' if progress.report else 'not yet'}"
-    width = max((len(run.run) for run in progress.runs), default=0)
+    width = max((len(printable(run.run)) for run in progress.runs), default=0)
     for run in progress.runs:
-        yield f"  {run.run:<{width}}  {_run(run)}"
+        yield f"  {printable(run.run):<{width}}  {_run(run)}"
     best = max(
         (run for run in progress.runs if run.best is not None), key=lambda run: run.best or 0.0, default=None
     )
     if best is not None:
-        yield f"best validation NDCG@10 so far: {best.best:.4f}, {best.run}"
+        yield f"best validation NDCG@10 so far: {best.best:.4f}, {printable(best.run)}"
     if demands:
         yield "the cluster's tasks wait for:"
-        yield from (f"  {demand}" for demand in demands)
+        yield from (f"  {printable(demand)}" for demand in demands)
 
 
 def _stage(stage: Stage) -> str:
-    others = [f"{count} {name}" for name, count in sorted(stage.states.items()) if name != "finished"]
+    states = sorted(stage.states.items())
+    others = [f"{count} {printable(name)}" for name, count in states if name != "finished"]
     if stage.waiting:
         others.append(f"{stage.waiting} waiting")
     return ", ".join([f"{stage.finished} of {stage.total} finished", *others])
 
 
 def _run(run: RunProgress) -> str:
-    parts = [f"{run.state:<9} epoch {run.epoch:.4g} of {run.epochs}"]
+    parts = [f"{printable(run.state):<9} epoch {run.epoch:.4g} of {run.epochs}"]
     if run.best is not None:
         parts.append(f"best validation NDCG@10 {run.best:.4f}")
     if run.of_shards:
         parts.append(f"test shards {run.shards} of {run.of_shards}")
     if run.error:
-        parts.append(run.error)
+        parts.append(printable(run.error))
     return ", ".join(parts)
 
 
 def failure_lines(failures: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Workers that ended as nobody meant, as `bearray.jobs.answer` tells of them."""
     for failure in failures:
-        yield f"worker {failure['pid']} on {failure['node']} ended: {failure['why']}"
-        yield from (f"  | {line}" for line in failure["log"])
+        yield printable(f"worker {failure['pid']} on {failure['node']} ended: {failure['why']}")
+        yield from (f"  | {visible(line)}" for line in failure["log"])

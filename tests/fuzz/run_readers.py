@@ -358,6 +358,28 @@ def _leaderboard(folder: Path, rng: random.Random) -> None:
         strict_json(board)
 
 
+# --- how far a sweep is
+
+
+def _progress(folder: Path) -> None:
+    from tests.jobs.stored import make
+
+    make(folder)
+
+
+def _status(folder: Path, rng: random.Random) -> None:
+    from bearray.commands.jobs import status
+
+    as_json = rng.random() < 0.3
+    with printed() as text:
+        status(storage=str(folder), json=as_json)
+    if as_json:
+        strict_json(text())
+    else:
+        assert text().startswith("sweep on ")
+        assert all(sign.isprintable() or sign == "\n" for sign in text()), "signs that a terminal obeys"
+
+
 RUN_READERS: tuple[Reader, ...] = (
     Reader(
         "run",
@@ -371,5 +393,6 @@ RUN_READERS: tuple[Reader, ...] = (
     Reader("requests", nothing, _ask, damage=undamaged, share=2.0),
     Reader("soft-tokens", _soft, _read_soft),
     Reader("compare", _compared, _compare, damage=_damage_in("runs"), also_draws=True),
+    Reader("jobs-status", _progress, _status),
     Reader("leaderboard", _compared, _leaderboard, damage=_damage_in("runs"), also_draws=True),
 )
