@@ -23,6 +23,10 @@ PACKAGES = (
 )
 
 
+CHANGED = "+changes"
+"""Ends a revision whose source tree has uncommitted changes."""
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a result; absent ones are left out."""
     found = {"python": platform.python_version()}
@@ -42,7 +46,7 @@ def git_revision() -> str | None:
         return None
     try:
         revision = _git(root, "rev-parse", "HEAD")
-        return revision + ("+changes" if _git(root, "status", "--porcelain") else "")
+        return revision + (CHANGED if _git(root, "status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):  # no git here: a checkout copied to a node without it
         return None
 

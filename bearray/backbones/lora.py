@@ -51,6 +51,16 @@ def add_lora(model: PreTrainedModel, config: ModelConfig, *, seed: int = 42) -> 
     return _wrap(model, settings, seed)
 
 
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Give a model's trained adapter another dropout, just as a new adapter with it would have it."""
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and TRAINED in layer.lora_dropout:
+            layer.lora_dropout[TRAINED] = nn.Dropout(rate) if rate else nn.Identity()
+            layer.lora_dropout[TRAINED].train(layer.training)
+
+
 def save_adapter(model: PeftModel, folder: str | Path, *, state_dict: dict[str, Any] | None = None) -> Path:
     """Write the adapter in PEFT's format: adapter_config.json and adapter_model.safetensors, without the
     base.

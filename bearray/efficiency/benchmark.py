@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from bearray.backbones import base_model_kind, resolve_base
-from bearray.config import ObjectiveConfig, RunConfig
+from bearray.config import RunConfig
 from bearray.data import Dataset, open_dataset
 from bearray.efficiency import results
 from bearray.efficiency.config import ALL, EfficiencyConfig
 from bearray.efficiency.energy import check_energy
 from bearray.efficiency.parts import DECODING, TRAINING, measure_decoding, measure_training, plan
 from bearray.efficiency.results import FOLDER, PartFolder, Record
-from bearray.efficiency.variants import Decoder, decoder_variants, objective_variants
+from bearray.efficiency.statistics import SFT, baseline_of
+from bearray.efficiency.variants import DROPOUT, Decoder, TimedObjective, decoder_variants, objective_variants
 from bearray.errors import ConfigError
 from bearray.quiet import quiet_libraries
 from bearray.runs import Storage, absolute
@@ -35,7 +36,7 @@ class Benchmark:
     dataset: Dataset
     folder: Storage
     """STORAGE/efficiency."""
-    objectives: dict[str, ObjectiveConfig]
+    objectives: dict[str, TimedObjective]
     decoders: dict[str, Decoder]
 
 
@@ -53,7 +54,7 @@ def check(config: EfficiencyConfig) -> Benchmark:
             "a benchmark takes its data and model as --data-dir and --base-model, not as "
             "--data.path and --model.base"
         )
-    objectives = objective_variants(config.objectives, config.run.objective)
+    objectives = objective_variants(config.objectives, config.run)
     decoders = decoder_variants(config.decoders, config.run.decoding)
     if config.energy:
         check_energy()
@@ -87,6 +88,7 @@ def prepare(benchmark: Benchmark, say: Say) -> tuple[RunConfig, dict[str, Record
     base = resolve_base(config.base_model, benchmark.dataset)
     run = config.measured_run(absolute(config.data_dir), base)
     objectives, notes = _usable(benchmark, run)
+    notes += _uncompared(objectives)
     results.begin(folder, _about(config, benchmark.dataset, notes))
     for note in notes:
         say(note)
@@ -119,7 +121,7 @@ def measure_locally(plans: dict[str, Record]) -> None:
         measure_decoding(plans[DECODING], device=device)
 
 
-def _usable(benchmark: Benchmark, run: RunConfig) -> tuple[dict[str, ObjectiveConfig], list[str]]:
+def _usable(benchmark: Benchmark, run: RunConfig) -> tuple[dict[str, TimedObjective], list[str]]:
     """The objectives that can be timed on this data, and what is said of those that cannot.
 
     One that was named is an error instead.
@@ -129,13 +131,26 @@ def _usable(benchmark: Benchmark, run: RunConfig) -> tuple[dict[str, ObjectiveCo
     for label, objective in benchmark.objectives.items():
         assert task is not None
         try:
-            check_objective(replace(run, objective=objective), task)
+            check_objective(replace(run, objective=objective.config), task)
             usable[label] = objective
         except ConfigError as error:
             if benchmark.config.objectives != (ALL,):
                 raise
             notes.append(f"{label} is left out: {error}")
     return usable, notes
+
+
+def _uncompared(objectives: Mapping[str, TimedObjective]) -> list[str]:
+    """What is said, before hours are spent, of objectives that will have no ratio to SFT."""
+    if not any(o.config.name == SFT for o in objectives.values()):
+        return []  # nobody asked for one
+    contenders = {label: {DROPOUT: o.lora_dropout} for label, o in objectives.items()}
+    return [
+        f"{label} has no ratio to SFT, because it is compared with SFT of the same LoRA dropout; "
+        f"{SFT}:{DROPOUT}={o.lora_dropout:g} among the objectives gives it one"
+        for label, o in objectives.items()
+        if baseline_of(label, contenders, SFT) is None
+    ]
 
 
 def _about(config: EfficiencyConfig, dataset: Dataset, notes: list[str]) -> Record:

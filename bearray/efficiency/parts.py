@@ -15,7 +15,7 @@ from bearray.efficiency.energy import EnergyMeter
 from bearray.efficiency.machine import machine_facts
 from bearray.efficiency.results import PartFolder, Record
 from bearray.efficiency.steps import TrainingContenders
-from bearray.efficiency.variants import Decoder
+from bearray.efficiency.variants import DROPOUT, Decoder, TimedObjective
 from bearray.runs import Storage
 from bearray.task import load_task
 
@@ -25,7 +25,7 @@ TRAINING, DECODING = "training", "decoding"
 def plan(
     run: RunConfig,
     folder: Storage,
-    contenders: Mapping[str, ObjectiveConfig] | Mapping[str, Decoder],
+    contenders: Mapping[str, TimedObjective] | Mapping[str, Decoder],
     *,
     rounds: int,
     steps: int,
@@ -44,7 +44,7 @@ def plan(
     return {
         "run": to_dict(run),
         "folder": folder.root,
-        "contenders": {label: asdict(c) for label, c in contenders.items()},
+        "contenders": {label: _plain(c) for label, c in contenders.items()},
         "rounds": rounds,
         "steps": steps,
         "users": users,
@@ -54,10 +54,23 @@ def plan(
     }
 
 
+def _plain(contender: TimedObjective | Decoder) -> Record:
+    """As plan and file have it; an objective's own settings stand side by side with its LoRA dropout."""
+    if isinstance(contender, TimedObjective):
+        return {**asdict(contender.config), DROPOUT: contender.lora_dropout}
+    return asdict(contender)
+
+
+def _objective(plain: Record) -> TimedObjective:
+    settings = dict(plain)
+    dropout = settings.pop(DROPOUT)
+    return TimedObjective(from_dict(ObjectiveConfig, settings), dropout)
+
+
 def measure_training(plan: Record, *, rank: int, world: int, device: torch.device) -> None:
     """All missing rounds of training steps; a collective over the workers, rank 0 writes."""
     run = from_dict(RunConfig, plan["run"])
-    objectives = {label: from_dict(ObjectiveConfig, c) for label, c in plan["contenders"].items()}
+    objectives = {label: _objective(c) for label, c in plan["contenders"].items()}
     part = PartFolder(Storage(plan["folder"]), TRAINING)
     part.begin(machine_facts(device))
     contenders = TrainingContenders(

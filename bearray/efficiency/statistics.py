@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -56,7 +57,12 @@ class Row:
     seconds: Interval
     """Per step, or per user."""
     ratio: Interval | None
-    """Of this contender's time to that of the baseline in the same round; None without a baseline."""
+    """Of this contender's time to the baseline's in the same round (`baseline_of`); None without one."""
+    ratios: Mapping[str, Interval]
+    """Of this contender's time to that of each other one in the same round, by label. A quotient of two
+    medians is none of them: it has the drift between rounds in it."""
+    bear_ratio: Interval | None
+    """Training: of this objective's time to BEAR's in the same round, as `ratio` is to SFT's."""
     cpu_ratio: Interval | None
     """The same of CPU time, which other work on the machine disturbs less (not what a GPU user pays)."""
     speed: Interval
@@ -76,14 +82,33 @@ class Row:
     peak_total_bytes: int | None
 
 
-def training_rows(part: Mapping[str, Any], baseline: str = "sft") -> list[Row]:
+SFT, BEAR, BEAM = "sft", "bear", "beam"
+"""What others are compared with."""
+
+
+def training_rows(part: Mapping[str, Any]) -> list[Row]:
     """The objectives of the file's "training" part, in its order; [] before the first round has ended."""
-    return _rows(part, baseline, training=True)
+    return _rows(part, SFT, training=True)
 
 
-def decoding_rows(part: Mapping[str, Any], baseline: str = "beam") -> list[Row]:
+def decoding_rows(part: Mapping[str, Any]) -> list[Row]:
     """The decoders of the file's "decoding" part."""
-    return _rows(part, baseline, training=False)
+    return _rows(part, BEAM, training=False)
+
+
+def baseline_of(label: str, contenders: Mapping[str, Mapping[str, Any]], baseline: str) -> str | None:
+    """The label of what a contender is compared with: the baseline in the adapter that it has itself.
+
+    An objective that was timed with a LoRA dropout of its own is compared with SFT of the same dropout,
+    `sft:lora_dropout=0`, as the two would be trained side by side: dropout has a cost, and it is not the
+    objective's. None where that was not timed.
+    """
+    own = contenders[label].get("lora_dropout")
+    plain = re.compile(rf"{re.escape(baseline)}(:\s*lora_dropout\s*=[^,]*)?")
+    return next(
+        (name for name, c in contenders.items() if plain.fullmatch(name) and c.get("lora_dropout") == own),
+        None,
+    )
 
 
 def _rows(part: Mapping[str, Any], baseline: str, *, training: bool) -> list[Row]:
@@ -91,13 +116,15 @@ def _rows(part: Mapping[str, Any], baseline: str, *, training: bool) -> list[Row
     if not rounds:
         return []
     labels = list(part["contenders"])
+    bases = {label: baseline_of(label, part["contenders"], baseline) for label in labels}
+    bears = {label: baseline_of(label, part["contenders"], BEAR) if training else None for label in labels}
     # What a time is of, a step or all users of a turn, and how many units (tokens, users) that has.
     units = [r["size"] / part["steps"] if training else r["size"] for r in rounds]
     divisors = [1 if training else r["size"] for r in rounds]
     found = []
     for label in labels:
         counts, weights = part["passes"][label], part["passes"][label]["weights"]
-        wall = [_mean(r["turns"][label]["seconds"], weights) for r in rounds]
+        wall = _of_rounds(part, label, "seconds")
         seconds = median_interval([w / d for w, d in zip(wall, divisors, strict=True)])
         joules = [r["turns"][label]["joules"] for r in rounds]
         pieces = part["steps"] if training else 1
@@ -106,8 +133,14 @@ def _rows(part: Mapping[str, Any], baseline: str, *, training: bool) -> list[Row
             Row(
                 label=label,
                 seconds=seconds,
-                ratio=_ratio(part, label, baseline, "seconds"),
-                cpu_ratio=_ratio(part, label, baseline, "cpu_seconds"),
+                ratio=_ratio(part, label, bases[label]),
+                ratios={
+                    other: ratio
+                    for other in labels
+                    if other != label and (ratio := _ratio(part, label, other)) is not None
+                },
+                bear_ratio=_ratio(part, label, bears[label]),
+                cpu_ratio=_ratio(part, label, bases[label], "cpu_seconds"),
                 speed=median_interval([u / w for u, w in zip(units, wall, strict=True)]),
                 joules=None
                 if None in joules or len(weights) > pieces  # one number for steps of several kinds
@@ -128,13 +161,17 @@ def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(v * w for v, w in zip(values, weights, strict=True))
 
 
-def _ratio(part: Mapping[str, Any], label: str, baseline: str, what: str) -> Interval | None:
-    if baseline not in part["contenders"]:
+def _of_rounds(part: Mapping[str, Any], label: str, what: str) -> list[float]:
+    """A contender's times, one a round."""
+    weights = part["passes"][label]["weights"]
+    return [_mean(r["turns"][label][what], weights) for r in part["rounds"]]
+
+
+def _ratio(part: Mapping[str, Any], label: str, other: str | None, what: str = "seconds") -> Interval | None:
+    """Of a contender's time to another one's in the same round; None where there is no other."""
+    if other is None:
         return None
-    own, base = (
-        [_mean(r["turns"][name][what], part["passes"][name]["weights"]) for r in part["rounds"]]
-        for name in (label, baseline)
-    )
+    base = _of_rounds(part, other, what)
     if min(base) <= 0:  # a clock of too low resolution
         return None
-    return median_interval([a / b for a, b in zip(own, base, strict=True)])
+    return median_interval([a / b for a, b in zip(_of_rounds(part, label, what), base, strict=True)])

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from bearray.backbones.lora import set_dropout
 from bearray.batching import Example, plan_epoch
-from bearray.config import ObjectiveConfig, RunConfig
+from bearray.config import RunConfig
+from bearray.efficiency.variants import TimedObjective
 from bearray.forward import causal_lm
 from bearray.objectives import Round
 from bearray.task import Task
@@ -40,7 +42,8 @@ class TrainingContenders:
     """Optimiser steps of each objective: everything that a training pays for, update included.
 
     All objectives share one model. Before each turn the adapter and the objective's own state are put back to
-    where training starts, so that no turn is timed on a model that another one has changed.
+    where training starts, so that no turn is timed on a model that another one has changed; and it gets the
+    LoRA dropout of the one whose turn it is.
 
     An objective whose epochs differ (SPRec takes turns of SFT and DPO) has steps of each kind in its turns,
     weighted as `train.epochs` schedules them. What a draw of windows makes once for several epochs, answers
@@ -57,7 +60,7 @@ class TrainingContenders:
     def __init__(
         self,
         run: RunConfig,
-        objectives: Mapping[str, ObjectiveConfig],
+        objectives: Mapping[str, TimedObjective],
         task: Task,
         *,
         steps: int,
@@ -74,7 +77,7 @@ class TrainingContenders:
         self.loops: dict[str, Loop] = {}
         for label, objective in objectives.items():
             self.loops[label] = Loop(
-                replace(run, objective=objective),
+                replace(run, objective=objective.config),
                 shared,
                 rank=rank,
                 world=world,
@@ -82,6 +85,7 @@ class TrainingContenders:
                 log=_no_log,
                 model=self.model,
             )
+        self._dropout = {label: objective.lora_dropout for label, objective in objectives.items()}
         self._states = {label: loop.objective.state_dict() for label, loop in self.loops.items()}
         self.kinds = {label: _kinds(loop) for label, loop in self.loops.items()}
         """Of each label, the different rounds of its schedule, with their share of its steps."""
@@ -103,6 +107,7 @@ class TrainingContenders:
         with torch.no_grad():
             for name, parameter in trainable(self.model).items():
                 parameter.copy_(self._start[name])
+        set_dropout(self.model, self._dropout[label])
         loop.objective.load_state_dict(self._states[label])
         self.model.train()
         return [

@@ -8,16 +8,28 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bearray.config import DecodingConfig, ObjectiveConfig, override
+from bearray.config import DecodingConfig, ObjectiveConfig, RunConfig, override
 from bearray.decoding.registry import list_decoders
 from bearray.efficiency.config import ALL, NONE
 from bearray.errors import ConfigError
 from bearray.objectives.registry import OBJECTIVES, make_objective
 
+DROPOUT = "lora_dropout"
+"""A setting of a timed objective that is the adapter's and not the loss's: without it nothing in the training
+pass is random, and objective (3.1) needs no pass of its own for its prompts."""
 GENERATE = "generate"
 """`transformers`' own beam search over the trie, beside the decoders."""
 
 C = TypeVar("C", ObjectiveConfig, DecodingConfig)
+
+
+@dataclass(frozen=True)
+class TimedObjective:
+    """An objective to time."""
+
+    config: ObjectiveConfig
+    lora_dropout: float
+    """Of the adapter that it trains."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +61,38 @@ def parse_variant(text: str, known: Collection[str], what: str) -> tuple[str, di
     return name, settings
 
 
-def objective_variants(texts: Sequence[str], base: ObjectiveConfig) -> dict[str, ObjectiveConfig]:
+def objective_variants(texts: Sequence[str], base: RunConfig) -> dict[str, TimedObjective]:
     """The objectives to time, by label, in the order given; all registered ones for "all".
+
+    Args:
+        texts: as on the command line. base: the run; what a text does not set is as it is there.
 
     Raises:
         ConfigError: an unknown objective or field, a value that cannot work, or one given twice.
     """
     names = list(OBJECTIVES) if list(texts) == [ALL] else [t for t in texts if t != NONE]
-    found: dict[str, ObjectiveConfig] = {}
+    found: dict[str, TimedObjective] = {}
     for text in _distinct(names, "objectives"):
         name, settings = parse_variant(text, OBJECTIVES, "objective")
-        config = _changed(base, settings, "name", name, f"objective {text!r}")
+        where = f"objective {text!r}"
+        dropout = _dropout(settings, base, where)
+        config = _changed(base.objective, settings, "name", name, where, more=(DROPOUT,))
         make_objective(config)
-        found[text] = config
+        found[text] = TimedObjective(config, dropout)
     return found
+
+
+def _dropout(settings: dict[str, Any], base: RunConfig, where: str) -> float:
+    """The LoRA dropout among a variant's settings, which is taken out of them, or else the run's."""
+    if DROPOUT not in settings:
+        return base.model.lora_dropout
+    if base.model.lora_r == 0:
+        raise ConfigError(f"{where} sets {DROPOUT}, but model.lora_r is 0: there is no adapter to have one")
+    rate = settings.pop(DROPOUT)
+    try:
+        return override(base, {f"model.{DROPOUT}": rate}).model.lora_dropout
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def decoder_variants(texts: Sequence[str], base: DecodingConfig) -> dict[str, Decoder]:
@@ -87,11 +117,15 @@ def decoder_variants(texts: Sequence[str], base: DecodingConfig) -> dict[str, De
     return found
 
 
-def _changed(base: C, settings: dict[str, Any], key: str, name: str, where: str) -> C:
-    fields = {f.name for f in dataclasses.fields(base)} - {key}
+def _changed(
+    base: C, settings: dict[str, Any], key: str, name: str, where: str, more: Sequence[str] = ()
+) -> C:
+    """`base` with a variant's settings; `more` are settings that it may have beside the fields of `base`."""
+    fields: set[str] = {f.name for f in dataclasses.fields(base)} - {key}
     for field in settings:
         if field not in fields:
-            raise ConfigError(f"{where} has no setting {field!r}; known: {', '.join(sorted(fields))}")
+            known = ", ".join(sorted({*fields, *more}))
+            raise ConfigError(f"{where} has no setting {field!r}; known: {known}")
     try:
         return override(base, {**settings, key: name})
     except ConfigError as error:

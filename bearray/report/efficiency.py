@@ -14,6 +14,7 @@ from bearray.efficiency.statistics import Interval, Row, decoding_rows, training
 from bearray.errors import DataError
 from bearray.objectives.base import Objective
 from bearray.objectives.registry import OBJECTIVES, fields_used
+from bearray.provenance import CHANGED
 from bearray.report.cells import Table
 from bearray.report.headline import primary
 from bearray.runs import Storage
@@ -21,6 +22,7 @@ from bearray.runs import Storage
 METRIC = "ndcg@10"
 _SAME_TIME = (
     "lam", "xi", "tau", "mix", "contrast", "beta", "smoothing", "kl_weight", "theta", "prior_weight",
+    "last_weight", "power", "uninformative_weight",
 )  # fmt: skip
 """Numbers of an objective whose size does not change what is computed, so a run with others is the same in
 cost; `_switches` has those among them that turn something on or off."""
@@ -100,7 +102,7 @@ def parse(content: Mapping[str, Any], tables: Sequence[Table] = ()) -> Efficienc
         decoding=tuple(decoding_rows(decoding) if decoding else []),
         points=tuple(points),
         facts=tuple(_facts(content)),
-        notes=tuple([*notes, *differing]),
+        notes=tuple([*notes, *_doubts(content), *differing]),
     )
 
 
@@ -143,6 +145,32 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
     return facts
 
 
+def _doubts(content: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before trusting the times: a machine that was not free, code in no commit."""
+    doubts = []
+    for name in ("training", "decoding"):
+        loads = _loads(content[name]) if content[name] else []
+        cores = content[name]["machine"]["cores"] if loads else None
+        if cores and max(loads) > cores:
+            doubts.append(
+                f"The machine was overloaded while {name} was measured: a load average of up to "
+                f"{max(loads):.1f} on {_count(cores, 'core')}. Times are too long by what other work took; "
+                "ratios, paired by round, suffer less."
+            )
+    revision = content["git"]
+    if revision is not None and str(revision).endswith(CHANGED):
+        doubts.append(
+            f"Measured with uncommitted changes to revision {str(revision).removesuffix(CHANGED)[:12]}: what "
+            "was timed is in no commit."
+        )
+    return doubts
+
+
+def _loads(part: Mapping[str, Any]) -> list[float]:
+    """Load averages before and after each round, in their order."""
+    return [float(x) for r in part["rounds"] for x in r["load"] if x is not None]
+
+
 def machine_words(machine: Mapping[str, Any]) -> str:
     """An NVIDIA H100 / 2 cores of an AMD EPYC, 1 thread, PyTorch 2.13.0."""
     versions = machine["versions"]
@@ -157,7 +185,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _load(part: Mapping[str, Any]) -> str:
-    loads = [x for r in part["rounds"] for x in r["load"] if x is not None]
+    loads = _loads(part)
     if not loads:
         return ""
     return f"; load average {loads[0]:.1f} at the start, {loads[-1]:.1f} at the end, {max(loads):.1f} at most"
@@ -253,12 +281,11 @@ _MATTERS = (
 
 
 def lora_dropout(contender: Mapping[str, Any], timed: Mapping[str, Any]) -> float:
-    """The LoRA dropout that a contender was timed with: its own, or that of the benchmark's run.
+    """The LoRA dropout that a contender was timed with; in earlier benchmarks it was the run's for all.
 
     Without dropout, objective (3.1) takes its prompts' keys and values from the training pass.
     """
-    own = contender.get("lora_dropout")
-    return float(timed["model"]["lora_dropout"] if own is None else own)
+    return float(contender.get("lora_dropout", timed["model"]["lora_dropout"]))
 
 
 def _differing(run: Mapping[str, Any], timed: Mapping[str, Any], contender: Mapping[str, Any]) -> set[str]:

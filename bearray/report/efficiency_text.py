@@ -17,7 +17,8 @@ Cells = tuple[list[str], list[list[str]]]
 
 TRAINING_CAPTION = (
     "Wall time of an optimiser step as a user pays it (negatives, reference passes and searches, update "
-    "included): median over rounds with its 95% interval; its ratio to SFT's in the same round; tokens of "
+    "included): median over rounds with its 95% interval; its ratio to SFT's in the same round (of the same "
+    "LoRA dropout), and to BEAR's where that was timed; tokens of "
     "prompts and targets a second; memory of a step at most, above what was in use before it; forward and "
     "backward passes of the model's body a step, and tokens fed to it (share of padding), as counted; an "
     "epoch, extrapolated from the step."
@@ -65,13 +66,20 @@ def megabytes(value: int | None) -> str:
 def training_cells(rows: Sequence[Row]) -> Cells:
     """A row an objective."""
     joules = any(row.joules for row in rows)
-    header = ["Objective", "s/step", "× SFT", "tokens/s", "peak MiB", "forward", "backward"]
-    header += ["tokens fed", "epoch", *(["J/step"] if joules else [])]
+    bear = any(row.bear_ratio for row in rows)
+    header = ["Objective", "s/step", "× SFT", *(["× BEAR"] if bear else []), "tokens/s", "peak MiB"]
+    header += ["forward", "backward", "tokens fed", "epoch", *(["J/step"] if joules else [])]
     lines = []
     for row in rows:
         padding = row.padding / row.fed if row.fed else 0.0
-        cells = [row.label, spread(row.seconds), spread(row.ratio), figures(row.speed.value)]
-        cells += [megabytes(row.peak_bytes), f"{row.forward:g}", f"{row.backward:g}"]
+        cells = [row.label, spread(row.seconds), spread(row.ratio)]
+        cells += [spread(row.bear_ratio)] if bear else []
+        cells += [
+            figures(row.speed.value),
+            megabytes(row.peak_bytes),
+            f"{row.forward:g}",
+            f"{row.backward:g}",
+        ]
         cells += [f"{row.fed:,.0f} ({padding:.0%})", _epoch(row.epoch_seconds)]
         lines.append([*cells, *([spread(row.joules)] if joules else [])])
     return header, lines
@@ -152,6 +160,7 @@ def csv(found: Efficiency) -> str:
             measured = {
                 f"seconds_per_{unit}": row.seconds,
                 "ratio": row.ratio,
+                "bear_ratio": row.bear_ratio,
                 "cpu_ratio": row.cpu_ratio,
                 "tokens_per_second" if part == "training" else "users_per_second": row.speed,
                 "epoch_seconds": row.epoch_seconds,
@@ -170,4 +179,16 @@ def csv(found: Efficiency) -> str:
             }
             rows += [(*where, name, value, None, None, None) for name, value in counted.items()]
     header = "dataset base_model part name measure value low high coverage"
+    return to_csv(header.split(), rows)
+
+
+def ratios_csv(found: Efficiency) -> str:
+    """The time of each contender relative to each other one's, paired by round: one row a pair."""
+    rows = [
+        (found.dataset, found.base_model, part, row.label, other, r.value, r.low, r.high, r.coverage)
+        for part, members in (("training", found.training), ("decoding", found.decoding))
+        for row in members
+        for other, r in row.ratios.items()
+    ]
+    header = "dataset base_model part name relative_to ratio low high coverage"
     return to_csv(header.split(), rows)

@@ -19,7 +19,7 @@ from bearray.runs import Storage, fetch_folder
 
 
 def write_efficiency(storage: str) -> tuple[Efficiency, str]:
-    """Write STORAGE/efficiency/table.{md,csv,tex} and figures/*.{png,svg}.
+    """Write STORAGE/efficiency/table.{md,csv,tex}, ratios.csv and figures/*.{png,svg}.
 
     Args:
         storage: a folder, or a URI such as s3://bucket/sweep; with the runs of a sweep in it, a figure sets
@@ -42,6 +42,7 @@ def write_efficiency(storage: str) -> tuple[Efficiency, str]:
         "table.md": "\n".join(efficiency_text.markdown(found, "# What it costs")).rstrip() + "\n",
         "table.csv": efficiency_text.csv(found),
         "table.tex": efficiency_text.latex(found),
+        "ratios.csv": efficiency_text.ratios_csv(found),
     }
     for name, text in texts.items():
         target.write_bytes(name, text.encode())

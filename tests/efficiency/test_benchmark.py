@@ -147,6 +147,21 @@ def test_an_objective_that_does_not_fit_the_data_is_an_error_by_name_and_a_note_
     assert any(line.startswith("sdpo is left out: objective 'sdpo' wants 10000") for line in said)
 
 
+def test_an_objective_without_its_sft_is_said_to_have_no_ratio(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {"storage": str(tmp_path), "decoders": ("none",)}
+    objectives = ("sft", "bear:lora_dropout=0.5", "bear")
+    said: list[str] = []
+    _, plans = benchmark.prepare(
+        benchmark.check(EfficiencyConfig(**settings | changes | {"objectives": objectives})), said.append
+    )
+    (line,) = [line for line in said if "no ratio" in line]
+    assert line.startswith("bear:lora_dropout=0.5 has") and "sft:lora_dropout=0.5 among" in line
+    rates = [plans["training"]["contenders"][label]["lora_dropout"] for label in objectives]
+    assert rates == [0.0, 0.5, 0.0]
+
+
 def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     storage = tmp_path / "storage"
     code = cli.run(["bench", "objectives", "--data-dir", "/no/such/folder", "--storage", str(storage)])

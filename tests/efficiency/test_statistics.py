@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bearray.efficiency.statistics import decoding_rows, median_interval, training_rows
-from tests.efficiency.planted import SFT, decoding, training, turn
+from tests.efficiency.planted import RATIOS, SFT, decoding, training, turn
 
 
 def test_interval_of_few_values_is_their_range_and_says_how_little_that_is() -> None:
@@ -89,6 +89,42 @@ def test_without_the_baseline_there_is_no_ratio() -> None:
     part = training()
     del part["contenders"]["sft"]
     assert [row.ratio for row in training_rows(part)] == [None, None]
+
+
+def test_ratios_between_any_two_are_paired_by_round() -> None:
+    """Medians of a drifting machine would give another quotient than the rounds do."""
+    part = training()
+    for n, record in enumerate(part["rounds"]):
+        record["turns"]["bear"] = turn([SFT[n] * (1 + n)] * 2)
+        record["turns"]["sdpo"] = turn([SFT[n] * (1 + n) * 2] * 2)
+    rows = {row.label: row for row in training_rows(part)}
+    found = rows["sdpo"].ratios["bear"]
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert rows["sdpo"].bear_ratio == found
+    assert rows["sft"].ratios["bear"].value == pytest.approx(np.median([1 / (1 + n) for n in range(6)]))
+    assert set(rows["bear"].ratios) == {"sft", "sdpo"}
+    assert rows["bear"].bear_ratio is not None and rows["bear"].bear_ratio.value == 1.0
+    assert [row.bear_ratio for row in decoding_rows(decoding())] == [None, None]
+
+
+def test_an_objective_is_compared_with_sft_of_its_own_lora_dropout() -> None:
+    part = training()
+    for label, of, factor in (("sft:lora_dropout=0", "sft", 0.5), ("sdpo:lora_dropout=0.0", "sdpo", 0.4)):
+        part["contenders"][label] = {**part["contenders"][of], "lora_dropout": 0.0}
+        part["steps_per_epoch"][label] = 10.0
+        part["passes"][label] = part["passes"][of]
+        for n, record in enumerate(part["rounds"]):
+            record["turns"][label] = turn([SFT[n] * factor] * 2)
+    for label in RATIOS:
+        part["contenders"][label]["lora_dropout"] = 0.05
+    rows = {row.label: row for row in training_rows(part)}
+    free = rows["sdpo:lora_dropout=0.0"]
+    assert free.ratio is not None and free.ratio.value == pytest.approx(0.8)
+    assert free.bear_ratio is None  # bear:lora_dropout=0 was not timed
+    assert free.ratios["sft"].value == pytest.approx(0.4)
+    assert rows["sdpo"].ratio is not None and rows["sdpo"].ratio.value == pytest.approx(2.0)
+    assert rows["sft:lora_dropout=0"].ratio is not None
+    assert rows["sft:lora_dropout=0"].ratio.value == pytest.approx(1.0)
 
 
 def test_decoding_is_told_per_user() -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from bearray.batching import collate, plan_epoch, split_batch
-from bearray.config import ObjectiveConfig
+from bearray.config import override
 from bearray.efficiency.core import Clock, count_passes
 from bearray.efficiency.counters import counting
 from bearray.efficiency.steps import TrainingContenders
+from bearray.efficiency.variants import objective_variants
 from bearray.training.engine import trainable
 
 CPU = torch.device("cpu")
@@ -23,7 +24,8 @@ SIZES = {"objective.negatives": 2, "train.batch_size": 4, "train.micro_batch_siz
 def build(make_run: Any, micro_task: Any) -> Any:
     def made(*names: str, **changes: Any) -> TrainingContenders:
         run = make_run({**SIZES, **changes})
-        objectives = {name: ObjectiveConfig(name=name, negatives=2, beam_width=3) for name in names}
+        run = override(run, {"objective.beam_width": 3})
+        objectives = objective_variants(names, run)
         return TrainingContenders(run, objectives, micro_task, steps=2, rank=0, world=1, device=CPU)
 
     return made
@@ -87,7 +89,7 @@ def test_every_turn_starts_from_the_same_adapter(build: Any) -> None:
 
 def test_an_objective_that_adapts_starts_anew(make_run: Any, micro_task: Any) -> None:
     run = make_run(SIZES)
-    objectives = {"msl": ObjectiveConfig(name="msl", adaptive=True)}
+    objectives = objective_variants(["msl"], override(run, {"objective.adaptive": True}))
     contenders = TrainingContenders(run, objectives, micro_task, steps=2, rank=0, world=1, device=CPU)
     objective = contenders.loops["msl"].objective
     before = objective.state_dict()
@@ -96,6 +98,20 @@ def test_an_objective_that_adapts_starts_anew(make_run: Any, micro_task: Any) ->
     assert objective.state_dict() != before
     contenders.begin("msl", 1)
     assert objective.state_dict() == before
+
+
+def test_each_turn_has_the_dropout_of_its_objective(build: Any) -> None:
+    """Without dropout, objective (3.1) takes its prompts from the training pass: fewer tokens are fed."""
+    labels = ("sft", "sft:lora_dropout=0", "beam_simulation", "beam_simulation:lora_dropout=0")
+    contenders = build(*labels, **{"model.lora_dropout": 0.2})
+    counts = count_passes(contenders, Clock(CPU))
+    assert counts["sft"]["tokens"] == counts["sft:lora_dropout=0"]["tokens"]
+    read_again, taken_over = (sum(counts[label]["tokens"]) for label in labels[2:])
+    assert taken_over < 0.7 * read_again
+    for label, rate in zip(labels, (0.2, 0.0, 0.2, 0.0), strict=True):
+        contenders.begin(label, 0)
+        rates = [m.p for m in contenders.model.modules() if isinstance(m, torch.nn.Dropout) and m.training]
+        assert set(rates) == ({rate} if rate else set()), label
 
 
 def test_all_objectives_take_the_same_batches_and_rounds_take_others(

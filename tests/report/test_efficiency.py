@@ -58,8 +58,9 @@ def test_the_tables_say_what_was_measured(written: Path) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| bear "))
     cells = [c.strip().replace("\\", "") for c in row.strip("|").split("|")]
     assert cells[1:3] == ["1.58 [1.35, 1.95]", "1.50 [1.50, 1.50]"]
-    assert cells[4:7] == ["3", "1", "1"] and cells[7] == "500 (10%)"
-    assert cells[8] == "15.8 s [13.5 s, 19.5 s]"
+    assert cells[3] == "1.00 [1.00, 1.00]"
+    assert cells[5:8] == ["3", "1", "1"] and cells[8] == "500 (10%)"
+    assert cells[9] == "15.8 s [13.5 s, 19.5 s]"
     assert "| generate | 15.8 \\[13.5, 19.5\\] | 3.00 \\[3.00, 3.00\\] |" in text
     assert "6 rounds of 2 optimiser steps of 8 windows on 1 worker" in text
     assert "2 cores of A Processor, 1 thread" in text
@@ -75,6 +76,15 @@ def test_csv_holds_every_measure_with_its_interval(written: Path) -> None:
     assert float(by["training", "sdpo", "forward_passes_per_step"]["value"]) == 2
     assert ("training", "sdpo", "joules_per_step") not in by
     assert float(by["decoding", "generate", "ratio"]["value"]) == pytest.approx(3.0)
+
+
+def test_ratios_of_all_pairs_are_in_a_file_of_their_own(written: Path) -> None:
+    rows = list(csv.DictReader((written / "ratios.csv").open()))
+    by = {(r["part"], r["name"], r["relative_to"]): r for r in rows}
+    assert len(by) == len(rows) == 3 * 2 + 2
+    pair = by["training", "sdpo", "bear"]
+    assert [float(pair[k]) for k in ("ratio", "low", "high")] == pytest.approx([2 / 1.5] * 3)
+    assert float(by["decoding", "beam", "generate"]["ratio"]) == pytest.approx(1 / 3)
 
 
 def test_latex_is_balanced(written: Path) -> None:
@@ -187,6 +197,40 @@ def test_few_rounds_and_an_interruption_are_said(tmp_path: Path) -> None:
     )
     text = "\n".join(found.notes)
     assert "was interrupted" in text and "(75%)" in text and "(0%)" in text
+
+
+def loaded(part: dict[str, Any], load: list[float | None]) -> dict[str, Any]:
+    """A part whose last round was measured at such load averages."""
+    part["rounds"][-1]["load"] = load
+    return part
+
+
+@pytest.mark.parametrize(
+    ("load", "said"), [([0.5, 2.0], False), ([2.5, 0.1], True), ([0.1, 8.31], True), ([None, None], False)]
+)
+def test_an_overloaded_machine_is_said(load: list[float | None], said: bool) -> None:
+    notes = "\n".join(parse(content(training=loaded(training(), load))).notes)
+    assert ("overloaded while training" in notes) is said
+    assert not said or f"{max(x for x in load if x):.1f} on 2 cores" in notes
+    notes = "\n".join(parse(content(decoding=loaded(decoding(), load))).notes)
+    assert ("overloaded while decoding" in notes) is said
+
+
+def test_code_in_no_commit_is_said(tmp_path: Path) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    assert parse(content(git=revision)).notes == parse(content(git=None)).notes == ()
+    write_efficiency(str(plant(tmp_path, git=f"{revision}+changes")))
+    assert "uncommitted changes to revision 0123456789ab:" in (tmp_path / FOLDER / "table.md").read_text()
+
+
+def test_a_run_is_set_against_the_contender_of_its_lora_dropout(tmp_path: Path) -> None:
+    part = timed_objectives(bear={"lora_dropout": 0.05}, sdpo={"name": "bear", "lora_dropout": 0.0})
+    plant(tmp_path, training=part)
+    write_run(tmp_path / "runs" / "a", method="BEAR", changes={"model.lora_dropout": 0.0}, n=40)
+    write_run(tmp_path / "runs" / "b", method="BEAR", changes={"model.lora_dropout": 0.05}, n=40)
+    found = found_in(tmp_path)
+    assert sorted(p.objective for p in found.points) == ["bear", "sdpo"]
+    assert not any("other settings" in note for note in found.notes)
 
 
 def test_parts_that_were_not_asked_for_or_have_no_round_are_left_out() -> None:
