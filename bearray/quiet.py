@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 
 
@@ -14,3 +15,11 @@ def quiet_libraries() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def show_downloads() -> None:
+    """After `quiet_libraries`: files that come from the hub get their bars back, where somebody looks."""
+    from huggingface_hub.utils import enable_progress_bars
+
+    if sys.stderr.isatty():
+        enable_progress_bars()

@@ -31,11 +31,12 @@ def export(
     os.environ.setdefault(
         "DS_ACCELERATOR", "cpu"
     )  # merging needs no GPU, and DeepSpeed would say it sees none
-    from bearray.quiet import quiet_libraries
+    from bearray.quiet import quiet_libraries, show_downloads
     from bearray.serving.export import export_run
     from bearray.tuning.watch import say
 
     quiet_libraries()
+    show_downloads()
     folder = export_run(run, out, dtype=dtype, data_dir=data_dir, base_model=base_model, say=say)
     size = sum(file.stat().st_size for file in folder.iterdir())
     say(f"done: {size / 1e6:,.0f} MB; read {folder / 'README.md'} before you give it away")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as json_format
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,8 +12,6 @@ import tyro
 from bearray.errors import BearrayError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bearray.serving import RecommendedList, Recommender
     from bearray.serving.histories import Asked
     from bearray.serving.titles import History
@@ -65,7 +61,7 @@ def recommend(
         data_dir: Folder or URI of the run's data set, if it was moved or is not a folder here.
         base_model: Folder or hub id of the run's base model, if it was moved or never downloaded here.
     """
-    from bearray.quiet import quiet_libraries
+    from bearray.quiet import quiet_libraries, show_downloads
     from bearray.serving.histories import Asked, read_histories
 
     if node_budget is not None and not exact:
@@ -76,15 +72,18 @@ def recommend(
     if not asked:
         raise ConfigError('no history is given; give --history "first title; second title", or --histories')
     quiet_libraries()
+    show_downloads()
     from bearray.serving import open_recommender
+    from bearray.serving.progress import SearchProgress
 
-    recommender = open_recommender(run, data_dir=data_dir, base_model=base_model)
+    recommender = open_recommender(run, data_dir=data_dir, base_model=base_model, say=_say)
     known = [_known(recommender, one, item_ids, unknown_titles) for one in asked]
     if not json:
         _print_model(recommender, normalize, exact)
-    with _progress(len(known)) as done:
-        for start in range(0, len(known), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+    progress = SearchProgress(recommender.model, len(known))
+    for start in range(0, len(known), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        with progress.searching():
             found = recommender.recommend_known(
                 known[chunk],
                 k=k,
@@ -92,10 +91,18 @@ def recommend(
                 exclude_history=exclude_history or None,
                 exact=exact or None,
                 node_budget=node_budget,
+                progress=progress,
             )
-            for one, row in zip(asked[chunk], found, strict=True):
-                _print_json(one, row) if json else _print_table(one, row, len(recommender.catalog))
-            done(min(start + _CHUNK, len(known)))
+        for one, row in zip(asked[chunk], found, strict=True):
+            _print_json(one, row) if json else _print_table(one, row, len(recommender.catalog))
+
+
+def _say(text: str) -> None:
+    """To standard error: standard output has what is found."""
+    from bearray.report.records import printable
+    from bearray.terminal import terminal
+
+    terminal(stderr=True, soft_wrap=True).print(printable(text))
 
 
 def _known(recommender: Recommender, asked: Asked, item_ids: bool, unknown_titles: bool) -> History:
@@ -180,20 +187,3 @@ def _print_json(asked: Asked, found: RecommendedList) -> None:
 
     user = {"user": asked.user} if asked.user is not None else {}
     print(json_format.dumps(user | plain(found), ensure_ascii=False), flush=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, where somebody looks at it and there is something to wait for."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
-    from bearray.terminal import terminal, text_column
-
-    console = terminal(stderr=True)
-    if total <= _CHUNK or not console.is_terminal:
-        yield lambda done: None
-        return
-    columns = (text_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("histories", total=total)
-        yield lambda done: bar.update(task, completed=done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ def open_recommender(
     data_dir: str | None = None,
     base_model: str | None = None,
     device: torch.device | str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Recommender:
     """Open a run folder or an export.
 
@@ -65,6 +67,7 @@ def open_recommender(
         data_dir, base_model: of a run: where its data set and base model are now; None: what the run names,
             as far as that is opened on a run's word (`bearray.named`).
         device: None takes a GPU where there is one.
+        say: told what is being opened.
 
     Raises:
         MissingFileError: the folder, its checkpoint or its data are not there.
@@ -80,10 +83,14 @@ def open_recommender(
                 f"{place} is an export, which holds its catalogue and its model; leave out --data-dir and "
                 "--base-model"
             )
+        say(f"opening the export {place} on {on}")
         with fetch_folder(place) as local:
             return _open_export(local, on)
     run = open_run(folder)
+    say(f"reading the catalogue of {run.dataset}")
     opened, model = open_parts(run, data_dir=data_dir, base_model=base_model)
+    hub = ", downloading what is not in the cache" if opened.about["base_model_kind"] == "hub" else ""
+    say(f"opening {run.base_model} with what {run.name} has learnt, on {on}{hub}")
     trained = load_trained(model, run.checkpoint, on, backbone=opened.backbone)
     return _recommender(trained, opened)
 

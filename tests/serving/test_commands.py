@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bearray import cli
+from bearray.commands.recommend import _say
 from bearray.errors import DataError, MissingFileError
-from bearray.serving import Recommender
+from bearray.serving import Recommender, open_recommender
+from bearray.serving.export import export_run
 from bearray.serving.histories import read_histories
 from bearray.serving.recommender import plain
 
@@ -82,6 +86,52 @@ def test_histories_from_files(
         found = [json.loads(line) for line in out.splitlines()]
         assert code == 0 and [row.pop("user") for row in found] == users and found == wanted
     assert "u1, after: " in call(capsys, "--histories", str(table))[1]
+
+
+def test_what_is_opened_is_said_on_standard_error(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    export = export_run(str(run_folder), tmp_path / "export")
+    for place, words in (
+        (run_folder, ("reading the catalogue of demo", "opening local:tiny with what bear-1234 has learnt")),
+        (export, (f"opening the export {export} on cpu",)),
+    ):
+        told: list[str] = []
+        assert open_recommender(str(place), device="cpu", say=told.append)
+        assert len(told) == len(words) and all(w in line for w, line in zip(words, told, strict=True))
+    _say("run [red]x\x1b[2J")
+    out, err = capsys.readouterr()
+    assert out == "" and err == "run [red]x\ufffd[2J\n"
+
+
+def test_a_search_in_a_log_says_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], histories: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bearray.serving.progress.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("bearray.commands.recommend._CHUNK", 2)
+    three = [option for h in histories[:3] for option in ("--history", "; ".join(h))]
+    code, out, err = call(capsys, "--json", "--exact", *three)
+    assert code == 0 and len(out.splitlines()) == 3
+    lines = err.splitlines()
+    assert lines[0] == "0 of 3 histories, 1 passes of the model"  # one long search is seen to go on
+    assert lines[-1].startswith("3 of 3 histories") and any(line.startswith("2 of 3") for line in lines)
+
+
+def test_a_bar_leaves_standard_output_alone(
+    capsys: pytest.CaptureFixture[str], histories: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rich would send it to where the bar is, which `recommend --json > FILE` on a terminal would lose."""
+    screen = io.StringIO()
+
+    def terminal(**_: object) -> Console:
+        return Console(file=screen, force_terminal=True, width=120, markup=False)
+
+    monkeypatch.setattr("bearray.terminal.terminal", terminal)
+    code, out, _ = call(capsys, "--json", "--history", histories[0][0])
+    assert code == 0 and json.loads(out)["history"] == histories[0]
+    assert "histories" in screen.getvalue() and "1/1" in screen.getvalue()
+    assert "passes of the model" in screen.getvalue()
+    assert "recommendations" not in screen.getvalue()
 
 
 def test_item_ids_instead_of_titles(
