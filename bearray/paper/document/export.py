@@ -113,7 +113,8 @@ def _wide(config: PaperConfig, table: int, sheets: Sequence[Sheet], decoding: st
                 text = gain_texts(own[dataset].gain(decoding, metric), None)
                 gains.append(text["share"].partition(" over ")[0] or text["why"])
             rows.append([f"{block}: Imp.%" if block else "Imp.%", *gains])
-    caption = f"Table {table}, ours: {version_words(config, decoding)}. Means over test cases."
+    caption = f"Table {table}, ours: {version_words(config, decoding)}. Means over test cases"
+    caption += ", Imp.% over users." if any(sheet.paper_gain for sheet in sheets) else "."
     spans = [("", 1), *((dataset, len(metrics)) for dataset in datasets)]
     return _tex(text_table(caption, header, rows, columns="r", spans=spans))
 

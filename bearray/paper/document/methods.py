@@ -51,6 +51,12 @@ class Scores:
     def seeds(self) -> tuple[int | None, ...]:
         return tuple(run.seed for run in self.runs)
 
+    def over_users(self, metric: str) -> float:
+        """Mean over users of each one's mean, as in `compared`; a cell's mean is over test cases."""
+        _, places = np.unique(self.users, return_inverse=True)
+        means: np.ndarray = np.bincount(places, self.values[metric]) / np.bincount(places)
+        return float(means.mean())
+
     def row(self, label: str) -> Row:
         """The same as a row of a report's table."""
         users = len(np.unique(self.users))

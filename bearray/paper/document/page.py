@@ -37,7 +37,9 @@ LEGEND = (
 )
 GAIN = (
     "BEAR against the best other row of the paper's: the highest value of the same metric on test, as in the "
-    "paper; to pick the best of several on test favours that one. Paired test over users, not corrected."
+    "paper; to pick the best of several on test favours that one. Share, difference and paired test are over "
+    "users, each user's mean first, while the rows are means over test cases: the share is not the quotient "
+    "of two cells. Not corrected."
 )
 GENERATIVE = "Baselines score all titles, without beams or normaliser: one result stands in all versions."
 

@@ -57,7 +57,7 @@ class Gain:
 
     versus: str
     relative: float | None
-    """None where the other is 0."""
+    """The test's difference as a share of the other's mean over users; None where that is 0."""
     test: PairedTest
 
 
@@ -122,8 +122,8 @@ class Sheet:
         best = max(same, key=lambda name: same[name].cells[metric].mean)
         test = compared(bear, same[best], metric)
         assert test is not None
-        base = same[best].cells[metric].mean
-        relative = bear.cells[metric].mean / base - 1 if base > 0 else None
+        base = same[best].over_users(metric)
+        relative = test.mean_difference / base if base > 0 else None
         return Gain(versus=best, relative=relative, test=test)
 
     def paper_interval(self, value: float, metric: str) -> tuple[float, float] | None:
