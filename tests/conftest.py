@@ -122,6 +122,9 @@ def start_ray() -> None:
 
     from bearray.tuning.cluster import connect, start_local
 
+    # A worker waits with its next report until Ray has fetched the last one; the epochs of tests are shorter
+    # than the two seconds after which it looks again.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     assert not ray.is_initialized()
     start_local(cpus=2)
     connect()  # what else it sets for a sweep
