@@ -1,0 +1,80 @@
+"""Tables in docs/ that people wrote from committed results say what those results say."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+STUDIES = {"office": "## The study: all objectives", "book": "### The same on Book"}
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def table_after(page: Path, heading: str) -> list[dict[str, str]]:
+    """The rows of the first table below a heading, by column."""
+    text = page.read_text(encoding="utf-8")
+    lines = text[text.index(heading) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| Method |"))
+    cells = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        cells.append([cell.strip().replace("\\_", "_") for cell in line.strip("|").split("|")])
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def number(value: str, spread: str = "") -> str:
+    """As the pages write a mean, with the standard deviation between seeds where there are several."""
+    return f"{float(value):.4f}" + (f" ±{float(spread):.4f}" if spread else "")
+
+
+@pytest.mark.parametrize("data", sorted(STUDIES))
+def test_the_study(data: str) -> None:
+    rows = table_after(DOCS / "results.md", STUDIES[data])
+    measured = {row["method"]: row for row in csv_rows(DOCS / f"study-{data}" / "overview.csv")}
+    assert {row["Method"] for row in rows} == set(measured)
+    for row in rows:
+        of = measured[row["Method"]]
+        for shown, name in (("trie", "trie"), ("full", "full"), ("exact", "exact")):
+            score = number(of[f"{name} ndcg@10"], of[f"{name} ndcg@10 seed_sd"])
+            assert row[f"NDCG@10 {shown}"].replace("†", "") == score, row["Method"]
+        assert row["HR@10 trie"] == number(of["trie hr@10"], of["trie hr@10 seed_sd"])
+        assert row["train (s)"].split()[0] == f"{float(of['train_seconds']):.1f}"
+
+
+def test_what_the_study_on_book_pruned() -> None:
+    measured = {
+        (row["method"], row["share"]): f"{row['count']} of {row['of']}"
+        for row in csv_rows(DOCS / "study-book" / "pruning.csv")
+        if row["normalizer"] == "trie"
+    }
+    for row in table_after(DOCS / "results.md", STUDIES["book"]):
+        assert row["pruned of the true top 10"] == measured[row["Method"], "pr@10 exact"], row["Method"]
+        assert row["pruned, pool"] == measured[row["Method"], "pr@10 pool"], row["Method"]
+
+
+def test_table_2_on_office() -> None:
+    rows = table_after(DOCS / "paper-office.md", "## Table 2")
+    cells = {
+        (r["method"], r["decoding"], r["metric"]): r
+        for r in csv_rows(DOCS / "paper-office" / "tables" / "table2.csv")
+        if r["data_set"] == "office" and r["status"] == "tested"
+    }
+    assert {row["Method"] for row in rows} == {method for method, _, _ in cells}
+    for row in rows:
+        for column, decoding, metric in (
+            ("NDCG@10, `trie`", "trie", "ndcg@10"),
+            ("HR@10, `trie`", "trie", "hr@10"),
+            ("NDCG@10, `full`", "full", "ndcg@10"),
+        ):
+            of = cells[row["Method"], decoding, metric]
+            mean, low, high = (number(of[name]) for name in ("mean", "low", "high"))
+            assert row[column] == f"{mean} [{low}, {high}]", (row["Method"], column)
+        paper = cells[row["Method"], "trie", "ndcg@10"]["paper"]
+        assert row["the paper's NDCG@10"] == (number(paper) if paper else "")
