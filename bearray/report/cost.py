@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bearray.method_names import method_name
 from bearray.report.figures import COLOURS, HATCHES, INK, Figure, legend_below, short
 from bearray.report.records import DECODINGS, Run
 from bearray.report.rows import evaluated, groups, labels, ordered, replicates
@@ -66,7 +67,8 @@ def build_costs(runs: Iterable[Run], searches: Iterable[Search]) -> dict[tuple[s
                     tokens_per_second=_mean(speeds),
                     trials=len(search.trials) if search else 0,
                     search_seconds=search.seconds if search else None,
-                    started_from=first.started_from and first.started_from.rpartition("-")[0].upper(),
+                    started_from=first.started_from
+                    and method_name(first.started_from.rpartition("-")[0].upper()),
                 )
             )
     return costs

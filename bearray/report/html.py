@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bearray.method_names import method_name
 from bearray.report import beyond_text, efficiency_text
 from bearray.report.beyond import BeyondTable
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
@@ -65,6 +66,7 @@ def page(
     environment, style = environment_of(TEMPLATES)
     environment.globals |= {"mark": mark, "setting": setting_text, "seconds": seconds}
     environment.globals |= {
+        "method_name": method_name,
         "axis_words": axis_words,
         "metric_words": metric_words,
         "paired_rows": paired_rows,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bearray.method_names import method_name
 from bearray.report.cells import METRICS, metric_words
 from bearray.report.formats import to_csv
 from bearray.report.headline import seconds
@@ -51,7 +52,7 @@ def _row(entry: Entry) -> list[str]:
     role = " (trial, chosen)" if run.chosen and run.role == "trial" else " (trial)" * (run.role == "trial")
     return [
         "–" if entry.place is None else str(entry.place),
-        run.method,
+        method_name(run.method),
         run.base_model,
         ", ".join(str(r.seed) for r in entry.runs if r.seed is not None),
         ", ".join(f"{n.rpartition('.')[2]} {v}" for n, v in entry.settings.items()),

@@ -51,7 +51,7 @@ def markdown(
             lines += [*_markdown_published(published), ""]
     for s in searches:
         lines += [
-            f"## Search: {md(s.method)} on {md(s.dataset)}, {md(s.base_model)}",
+            f"## Search: {md(s.name)} on {md(s.dataset)}, {md(s.base_model)}",
             "",
             *_markdown_search(s),
             "",

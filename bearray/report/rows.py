@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bearray.config import config_hash, differences
+from bearray.method_names import method_name
 from bearray.report.records import Run
 
 HARMLESS = (
@@ -134,8 +135,8 @@ def _flat(settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def labels(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id -> a row label that is distinct among `runs`: the method, and what sets it apart where names
-    collide; the seed only where nothing else does."""
+    """Run id -> a row label that is distinct among `runs`: the method's name, and what sets it apart where
+    names collide; the seed only where nothing else does."""
     named: dict[str, str] = {}
     for run in runs:
         same = [r for r in runs if r.method == run.method]
@@ -144,7 +145,8 @@ def labels(runs: Sequence[Run]) -> dict[str, str]:
         alike = [r for r in same if all(value_of(r, k) == value_of(run, k) for k in apart)]
         if len({r.seed for r in alike}) > 1:
             parts.append(f"seed {run.seed}")
-        named[run.id] = f"{run.method} ({', '.join(parts)})" if parts else run.method
+        name = method_name(run.method)
+        named[run.id] = f"{name} ({', '.join(parts)})" if parts else name
     counts = Counter(named.values())
     return {i: name if counts[name] == 1 else f"{name} [{i}]" for i, name in named.items()}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bearray.method_names import method_name
 from bearray.report.figures import COLOURS, LINES, MUTED, Figure, legend_below, nothing, short, spread
 from bearray.report.records import Run
 from bearray.report.rows import evaluated, first_of_each, groups, ordered, varying
@@ -52,6 +53,11 @@ class Search:
     trials: tuple[Trial, ...]
     seconds: float
     """Training, validation and test seconds of all its trials together."""
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        return method_name(self.method)
 
     @property
     def best(self) -> Trial | None:
@@ -109,7 +115,7 @@ def search_figure(name: str, search: Search, runs: Iterable[Run]) -> Figure | No
     if not numeric:
         return None
     others = [
-        (r.method, value)
+        (method_name(r.method), value)
         for r in first_of_each(ordered(evaluated(runs)))
         if (r.dataset, r.base_model, r.role) == (search.dataset, search.base_model, "method")
         and r.method != search.method
@@ -132,11 +138,11 @@ def search_figure(name: str, search: Search, runs: Iterable[Run]) -> Figure | No
     return Figure(
         name=name,
         caption=(
-            f"The search for {search.method} on {search.dataset} with {search.base_model}: a point a "
+            f"The search for {search.name} on {search.dataset} with {search.base_model}: a point a "
             "trial, the star the chosen one, dashed lines the methods that were not searched (compare "
             f"Figure 8 of the paper).{both}{left_out}"
         ),
-        alt=f"Scatter charts of the search for {search.method}. {told}",
+        alt=f"Scatter charts of the search for {search.name}. {told}",
         panels=tuple(panels),
         series=len(others),
     )

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from bearray.method_names import method_name
 from bearray.report.cells import (
     METRICS,
     POPULATION_WORDS,
@@ -182,7 +183,7 @@ def _start_notes(rows: Mapping[str, Group]) -> list[str]:
     for label, (run, *_) in rows.items():
         own = value_of(run, "train.init_adapter")
         if run.started_from:
-            own = f"the {run.started_from.rpartition('-')[0].upper()} run's adapter"
+            own = f"the {method_name(run.started_from.rpartition('-')[0].upper())} run's adapter"
         if own:
             starts.setdefault(str(own), []).append(label)
     return [

@@ -6,6 +6,7 @@ from typing import Any
 
 from bearray.backbones import base_model_kind
 from bearray.config import RunConfig, to_dict
+from bearray.method_names import method_name
 from bearray.tuning.config import SearchConfig, SweepConfig
 
 _EXPLAINED = {
@@ -70,7 +71,7 @@ def departures(sweep: SweepConfig) -> list[str]:
         lines.append(
             f"search: {sweep.search.trials} trials of Optuna's TPE; the paper states no search budget"
         )
-    started = [m.upper() for m in sweep.objectives if sweep.starts_from_sft(m)]
+    started = [method_name(m.upper()) for m in sweep.objectives if sweep.starts_from_sft(m)]
     if started:
         lines.append(
             f"{', '.join(started)} start from the best checkpoint of the SFT run, which is also their frozen "

@@ -169,3 +169,11 @@ def test_chosen_trial_is_in_the_table_and_other_trials_are_not(tmp_path: Path) -
     part = build_tables(collect(tmp_path).runs)[0].parts[0]
     assert [(r.label, r.run.id) for r in part.rows] == [("BEAR", "a")]
     assert part.rows[0].cells["hr@10"].test is None and part.rows[0].cells["hr@10"].place == 0
+
+
+def test_rows_have_the_names_of_their_methods(tmp_path: Path) -> None:
+    for i, method in enumerate(("SFT", "D2LR", "SDPO", "HINGE")):
+        write_run(tmp_path / method, method=method, seed=i)
+    runs = collect(tmp_path).runs
+    assert sorted(labels(runs).values()) == ["D2LR-IPS", "HINGE", "S-DPO", "SFT"]
+    assert sorted(run.method for run in runs) == ["D2LR", "HINGE", "SDPO", "SFT"]  # as stored

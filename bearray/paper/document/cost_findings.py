@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bearray.efficiency.statistics import LEVEL, Interval
+from bearray.method_names import NAMES
 from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding, Verdict
 from bearray.paper.document.measured import UNTIMED, costs_of
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
 from bearray.report.published import published
 

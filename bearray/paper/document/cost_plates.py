@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bearray.method_names import NAMES
 from bearray.paper.document.measured import UNTIMED, Costs, costs_of
 from bearray.paper.document.methods import MAIN
 from bearray.paper.document.plate import Plate, mains
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part, needs_of, sample_parts
 from bearray.report.efficiency_figures import efficiency_figures
 from bearray.report.figures import Figure

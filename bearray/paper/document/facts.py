@@ -8,10 +8,11 @@ from functools import cache
 from typing import Any
 
 from bearray.config import RunConfig, differences, override, to_dict
+from bearray.method_names import NAMES
 from bearray.paper.config import PaperConfig
 from bearray.paper.document.methods import is_baseline
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES, Sheet
+from bearray.paper.document.sheets import Sheet
 from bearray.report.published import published
 from bearray.report.records import Run
 from bearray.tuning.published import published_settings

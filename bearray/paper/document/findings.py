@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bearray.method_names import NAMES
 from bearray.paper.document.cost_findings import beam_simulation_is_costly, bear_costs_no_more
 from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding
 from bearray.paper.document.methods import Scores, compared
 from bearray.paper.document.pruning_findings import prunes_less, violations
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES, Gain, Sheet
+from bearray.paper.document.sheets import Gain, Sheet
 from bearray.paper.parts import Part, base_part, sample_parts
 from bearray.report.cells import ALPHA
 from bearray.report.headline import p_words, signed

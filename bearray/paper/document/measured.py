@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bearray.method_names import NAMES
 from bearray.paper.document.methods import MAIN, Method, binomial_interval
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
 from bearray.report.cells import Part as Population
 from bearray.report.cells import Table

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bearray.method_names import NAMES
 from bearray.paper.document.cost_plates import figure_5, figure_9
 from bearray.paper.document.figures import Curve, Panel, Value, bars, curves
 from bearray.paper.document.methods import NOT_RUN
 from bearray.paper.document.plate import Plate, mains
 from bearray.paper.document.pruning_plates import figure_3, figure_4, figure_6
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import PREFERENCE_METHODS
 from bearray.report.records import Run
 

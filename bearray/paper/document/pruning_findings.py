@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bearray.method_names import NAMES
 from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding
 from bearray.paper.document.measured import pruning_of, rate_at, sure
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import Part
 from bearray.report.pruning import Estimate
 from bearray.report.published import published

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bearray.method_names import NAMES
 from bearray.paper.document.figures import Panel, Value, bars
 from bearray.paper.document.measured import UNMEASURED, pruning_of, rate_at, sure
 from bearray.paper.document.plate import Plate, mains
 from bearray.paper.document.read import Material
-from bearray.paper.document.sheets import NAMES
 from bearray.paper.parts import COMPARED
 from bearray.report.pruning import PruningRow, Share
 from bearray.report.published import published

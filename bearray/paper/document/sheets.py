@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bearray.method_names import method_name
 from bearray.paper.config import PaperConfig
 from bearray.paper.document.methods import (
     DECODINGS,
@@ -22,15 +23,6 @@ from bearray.paper.document.read import Material
 from bearray.paper.parts import SAMPLE_METHODS, Part, sample_parts
 from bearray.report.published import published
 from bearray.stats import PairedTest
-
-NAMES = {
-    "sft": "SFT", "d3": "D3", "cft": "CFT", "d2lr": "D2LR (IPS)", "igd": "IGD", "msl": "MSL",
-    "sdpo": "S-DPO", "sdpo_bear": "BEAR on S-DPO", "rosepo": "RosePO", "sprec": "SPRec", "bear": "BEAR",
-    "beam_simulation": "(3.1)", "dpo": "DPO", "dmpo": "DMPO", "flower": "Flower", "best_of_n": "Best-of-N",
-    "grpo": "GRPO", "sasrec": "SASRec", "bert4rec": "BERT4Rec", "dros": "DROS", "llm_cf": "LLM-CF",
-    "dllm2rec": "DLLM2Rec",
-}  # fmt: skip
-"""What methods are called in the document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,4 +242,4 @@ def _line(
     material: Material, part: Part | None, method: str, paper_name: str | None, paper: Mapping[str, float]
 ) -> Line:
     runs = material.method(part, method) if part is not None else Method(name=method)
-    return Line(method=runs, name=NAMES.get(method, method), paper_name=paper_name, paper=paper)
+    return Line(method=runs, name=method_name(method), paper_name=paper_name, paper=paper)
