@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow.fs as pafs
 
+from bearray.addresses import refuse_secrets
 from bearray.errors import DataError, MissingFileError, StorageError
 from bearray.plain import parse_json
 from bearray.run_shapes import check_file
@@ -89,11 +90,16 @@ def storage_trouble(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder on any file system, addressed by relative names."""
+    """A folder on any file system, addressed by relative names.
+
+    Raises:
+        ConfigError: its address holds a key or a password.
+    """
 
     root: str
 
     def __post_init__(self) -> None:
+        refuse_secrets(self.root)
         object.__setattr__(self, "root", absolute(self.root))
 
     def _open(self, name: str) -> tuple[pafs.FileSystem, str]:

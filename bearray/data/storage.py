@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from bearray.addresses import refuse_secrets
 from bearray.errors import DataError, MissingFileError, StorageError
 
 
@@ -21,8 +22,10 @@ def locate(path: str | Path) -> tuple[pafs.FileSystem, str]:
 
     Raises:
         DataError: a path or URI that cannot be interpreted.
+        ConfigError: a URI with a key or a password in it.
     """
     text = os.fspath(path)
+    refuse_secrets(text)
     if "\0" in text:
         raise DataError(f"{text!r} is not a path: it holds a zero byte")
     if "://" not in text:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bearray.addresses import refuse_secrets
 from bearray.config import differences, from_dict, to_dict
 from bearray.errors import BearrayError, BusyError, ConfigError, MissingFileError, StorageError
 from bearray.lock import held
@@ -34,6 +35,7 @@ def run_paper(config: PaperConfig) -> Path:
         BusyError: another process is at work on the storage.
         StorageError: the storage has become full or read-only; nothing more is tried.
     """
+    refuse_secrets(config.storage)
     if "://" in config.storage:
         raise ConfigError(
             f"storage is {config.storage}; the document needs a folder: mount it, or use a shared disk"

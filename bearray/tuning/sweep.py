@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bearray.addresses import refuse_secrets
 from bearray.backbones import base_model_kind, resolve_base
 from bearray.config import EvaluationConfig, RunConfig, config_hash, differences, override, to_dict
 from bearray.data import Dataset, open_dataset
@@ -125,6 +126,8 @@ def check_sweep(sweep: SweepConfig) -> tuple[Storage, Dataset]:
         for bound in getattr(sweep.search, axis):
             override(sweep.run, {name: bound})
     make_callbacks(sweep.loggers, project="check")
+    for base in sweep.base_model:
+        refuse_secrets(base)
     storage = Storage(sweep.storage)
     storage.check_writable()
     dataset = open_dataset(sweep.data_dir, strict=sweep.run.data.strict)
