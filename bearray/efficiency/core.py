@@ -94,7 +94,8 @@ def time_round(
 
     Returns:
         {"round", "order", "size": units of work, "load": load averages before and after, "turns": by label
-        {"seconds": wall time of each piece of work, "cpu_seconds", "joules": of the turn or None}}.
+        {"seconds": wall time of each piece of work, "cpu_seconds", "joules": of the turn on all machines, or
+        None}}.
     """
     order = round_order(contenders.labels, seed, number)
     before = load_average()
@@ -108,7 +109,7 @@ def time_round(
         turns[label] = {
             "seconds": clock.reduce([wall for wall, _ in times], "max"),
             "cpu_seconds": clock.reduce([cpu for _, cpu in times], "sum"),
-            "joules": joules,
+            "joules": clock.reduce([joules or 0.0], "sum")[0] if energy.enabled else None,
         }
     return {
         "round": number,

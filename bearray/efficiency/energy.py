@@ -24,13 +24,15 @@ class EnergyMeter:
     """Joules between `begin` and `end`, of the whole machine (all its CPUs, memory and GPUs).
 
     Args:
-        enabled: False measures nothing; `end` then returns None.
+        enabled: False measures nothing, on no machine.
+        here: this process is the one that meters its machine; of the workers of a node only one does.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool, here: bool = True) -> None:
+        self.enabled = enabled
         self._tracker: Any = None
         self._turn = 0
-        if enabled:
+        if enabled and here:
             check_energy()
             from codecarbon import OfflineEmissionsTracker
 
@@ -45,10 +47,15 @@ class EnergyMeter:
             self._tracker.start_task(f"turn {self._turn}")
 
     def end(self) -> float | None:
-        """Joules since `begin`; None where nothing is measured."""
+        """Joules since `begin`; None where this process does not meter."""
         if self._tracker is None:
             return None
         return float(self._tracker.stop_task().energy_consumed) * JOULES_PER_KWH
+
+    @property
+    def meters(self) -> bool:
+        """Whether this process meters its machine."""
+        return self._tracker is not None
 
     def sources(self) -> list[str]:
         """Where CodeCarbon has its numbers from: a sensor, or an estimate by the processor's name."""

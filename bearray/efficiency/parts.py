@@ -67,8 +67,16 @@ def _objective(plain: Record) -> TimedObjective:
     return TimedObjective(from_dict(ObjectiveConfig, settings), dropout)
 
 
-def measure_training(plan: Record, *, rank: int, world: int, device: torch.device) -> None:
-    """All missing rounds of training steps; a collective over the workers, rank 0 writes."""
+def measure_training(
+    plan: Record, *, rank: int, world: int, device: torch.device, local_rank: int = 0
+) -> None:
+    """All missing rounds of training steps; a collective over the workers, rank 0 writes.
+
+    Args:
+        plan: as `plan` returns.
+        rank, world, device: this worker.
+        local_rank: its number on its machine; the first of each machine meters the energy of it.
+    """
     run = from_dict(RunConfig, plan["run"])
     objectives = {label: _objective(c) for label, c in plan["contenders"].items()}
     part = PartFolder(Storage(plan["folder"]), TRAINING)
@@ -87,7 +95,8 @@ def measure_training(plan: Record, *, rank: int, world: int, device: torch.devic
         "batch_size": run.train.batch_size,
         "workers": world,
     }
-    _measure(contenders, plan, part, about, device, warmup=plan["warmup"], writes=rank == 0)
+    energy = EnergyMeter(enabled=plan["energy"], here=local_rank == 0)
+    _measure(contenders, plan, part, about, device, energy, warmup=plan["warmup"], writes=rank == 0)
 
 
 def measure_decoding(plan: Record, *, device: torch.device, only: list[int] | None = None) -> None:
@@ -120,8 +129,17 @@ class DecodingPart:
     def measure(self, only: list[int] | None = None) -> None:
         about = {"passes_size": self.contenders.size(0), "titles": len(self.contenders.task.catalog)}
         warmup = 0 if self.warm else self.plan["warmup"]
+        energy = EnergyMeter(enabled=self.plan["energy"])
         _measure(
-            self.contenders, self.plan, self.part, about, self.device, warmup=warmup, writes=True, only=only
+            self.contenders,
+            self.plan,
+            self.part,
+            about,
+            self.device,
+            energy,
+            warmup=warmup,
+            writes=True,
+            only=only,
         )
         self.warm = True
 
@@ -132,16 +150,17 @@ def _measure(
     part: PartFolder,
     about: Record,
     device: torch.device,
+    energy: EnergyMeter,
     *,
     warmup: int,
     writes: bool,
     only: list[int] | None = None,
 ) -> None:
-    energy = EnergyMeter(enabled=plan["energy"] and writes)
     missing = part.missing(plan["rounds"])
     counted = part.counted
     clock = Clock(device)
     clock.wait()  # all workers have looked before the first one writes
+    machines = round(clock.reduce([float(energy.meters)], "sum")[0])
 
     def keep_counts(counts: Mapping[str, Any]) -> None:
         if writes:
@@ -151,6 +170,7 @@ def _measure(
                     "contenders": plan["contenders"],
                     "machine": machine_facts(device),
                     "energy_sources": energy.sources(),
+                    "energy_machines": machines,
                     "passes": dict(counts),
                 }
             )

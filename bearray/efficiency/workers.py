@@ -72,7 +72,13 @@ def _train_worker(settings: dict[str, Any]) -> None:
     quiet_libraries()
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    measure_training(settings["plan"], rank=rank, world=world, device=ray.train.torch.get_device())
+    measure_training(
+        settings["plan"],
+        rank=rank,
+        world=world,
+        device=ray.train.torch.get_device(),
+        local_rank=context.get_local_rank(),
+    )
     ray.train.report({"done": 1})
 
 

@@ -136,7 +136,9 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
             where = f"{machine_words(part['machine'])}{_load(part)}"
             facts.append(f"{name.capitalize()} was measured on {where}.")
             if part["energy_sources"]:
-                facts.append(f"Energy by CodeCarbon: {', '.join(part['energy_sources'])}.")
+                machines = part.get("energy_machines", 1)  # earlier benchmarks metered one
+                of = f" on {machines} machines, added up; the first one's sources" if machines > 1 else ""
+                facts.append(f"Energy by CodeCarbon{of}: {', '.join(part['energy_sources'])}.")
     facts.append(
         "Measured in one process, without Ray."
         if settings["local"]

@@ -63,6 +63,22 @@ def parts() -> dict[str, Any]:
     return {"seed": 7, "clock": Clock(torch.device("cpu")), "energy": EnergyMeter(enabled=False)}
 
 
+@pytest.mark.parametrize(("wanted", "joules"), [(True, 12.0), (False, None)])
+def test_the_energy_of_all_machines_is_added_up(
+    contenders: Written, wanted: bool, joules: float | None
+) -> None:
+    """Two workers on two machines; this one meters nothing, the other one 12 joules a turn."""
+
+    class Two(Clock):
+        def reduce(self, values: Any, how: str) -> list[float]:
+            return [v + 12.0 for v in values] if how == "sum" and list(values) == [0.0] else list(values)
+
+    meter = EnergyMeter(enabled=False)
+    meter.enabled = wanted
+    record = time_round(contenders, 0, seed=7, clock=Two(torch.device("cpu")), energy=meter)
+    assert {turn["joules"] for turn in record["turns"].values()} == {joules}
+
+
 def test_the_order_is_drawn_for_each_round_and_depends_on_seed_and_round_alone() -> None:
     orders = [tuple(round_order(LABELS, 0, n)) for n in range(200)]
     assert all(sorted(order) == sorted(LABELS) for order in orders)

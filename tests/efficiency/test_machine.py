@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,23 @@ def test_energy_is_codecarbons_in_joules(monkeypatch: pytest.MonkeyPatch) -> Non
         meter.begin()
         found.append(meter.end())
     assert found == pytest.approx([3.6, 7.2])
-    assert meter.sources() == ["CPU(rapl)"]
+    assert meter.sources() == ["CPU(rapl)"] and meter.meters
+    other = EnergyMeter(enabled=True, here=False)  # a second worker on the same machine
+    other.begin()
+    assert other.end() is None and other.sources() == [] and other.enabled and not other.meters
+
+
+def test_energy_of_half_a_second_for_real() -> None:
+    """With CodeCarbon itself; which sensors there are, and so how much, depends on the machine."""
+    pytest.importorskip("codecarbon", reason="CodeCarbon is not installed (pip install -e '.[energy]')")
+    meter = EnergyMeter(enabled=True)
+    meter.begin()
+    end = time.perf_counter() + 0.5
+    while time.perf_counter() < end:
+        pass
+    joules = meter.end()
+    assert joules is not None and 0 < joules < 1e5
+    assert meter.sources()
 
 
 def test_another_machine_is_refused_with_what_differs() -> None:

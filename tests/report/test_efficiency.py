@@ -233,6 +233,14 @@ def test_a_run_is_set_against_the_contender_of_its_lora_dropout(tmp_path: Path) 
     assert not any("other settings" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("machines", "words"), [(1, "CodeCarbon: RAPL."), (2, "CodeCarbon on 2 machines, added up; ")]
+)
+def test_how_many_machines_energy_is_of_is_said(machines: int, words: str) -> None:
+    part = training() | {"energy_sources": ["RAPL"], "energy_machines": machines}
+    assert words in "\n".join(parse(content(training=part)).facts)
+
+
 def test_parts_that_were_not_asked_for_or_have_no_round_are_left_out() -> None:
     found = parse(content(training=training(0), decoding=None))
     assert found.training == () == found.decoding and efficiency_figures(found) == []
