@@ -48,19 +48,22 @@ class ObjectiveConfig:
     uninformative_weight: float | None = None
     """IGD: weight of tokens that tell nothing about the item; the others' is 1 (None: 0.1)."""
     beta: float | None = None
-    """S-DPO, DPO, DMPO, RosePO: scale of the reward (None: the published one of each)."""
+    """S-DPO, DPO, DMPO, RosePO, SPRec: scale of the reward (None: 1 for S-DPO and 0.1 for DPO and SPRec, as
+    published; 0.3 for DMPO and RosePO, which is Flower's port's, as their own is not known here)."""
     negatives: int = 3
     """S-DPO, DMPO: other titles for each window; DPO and RosePO always take one."""
     negative_kind: NegativeKind | None = None
     """S-DPO, DPO, DMPO, RosePO: uniform over titles, by training popularity, near in the base model's
-    embeddings, or the model's own best wrong titles (None: the published one of each)."""
+    embeddings, or the model's own best wrong titles (None: popularity for RosePO, uniform for the others, as
+    in Flower's port of them to the whole catalogue)."""
     near_to: Literal["history", "target"] = "history"
     """Negatives of kind near: near the titles of the history, or near the target's title."""
     reference: Literal["start", "base"] = "start"
     """S-DPO and its kin, GRPO, best-of-N: the frozen model that they are relative to: the adapter as training
     started with it (`train.init_adapter`; a new one changes nothing), or the base model without one."""
     smoothing: float | None = 0.1
-    """RosePO: probability that a preference is the wrong way round (None: from SASRec's scores)."""
+    """RosePO: probability that a preference is the wrong way round. The source has an oracle's for each pair:
+    None takes it from SASRec's scores; a number for all pairs, such as the default, is ours."""
     mask_common_prefix: bool = False
     """S-DPO with BEAR: leave a negative's tokens that it shares with the target out of the regulariser."""
     rollouts: int = 16

@@ -5,7 +5,7 @@
 with the gaps of `bearray.objectives.preference`. It is a sum and not a mean over negatives, as in that
 code, so beta and the number of negatives are not independent. After Bai et al., "Finetuning Large Language
 Model for Personalized Ranking", arXiv 2405.16127, whose own code was not at hand. Beta is 0.3 unless set,
-which is what the same code uses for its other preference losses.
+which is borrowed: the same code uses it for its other preference losses; DMPO's own is not known here.
 """
 
 from __future__ import annotations

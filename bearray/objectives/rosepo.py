@@ -10,10 +10,11 @@ preference is the wrong way round:
   the two titles for this window, from `window_extras["user_scores"]`: the probability that the oracle
   prefers y_l.
 
-The paper's code was not at hand: the loss and its eps are from descriptions of it, and the Bradley-Terry form
-of the oracle is ours. The negative is drawn by training popularity, near the history's titles ("near"), or
-is the model's own best wrong title ("self"); popularity and beta 0.3 are what Flower's port uses, which has
-no smoothing.
+The paper's code was not at hand: the loss and its eps are from descriptions of it. There eps is an oracle's,
+pair by pair; the Bradley-Terry form of the oracle is ours, and so is one eps for all pairs. The default, 0.1,
+is such a one, because it needs no second model: it is no published value. The negative is drawn by training
+popularity, near the history's titles ("near"), or is the model's own best wrong title ("self"); popularity
+and beta 0.3 are what Flower's port uses, which has no smoothing. RosePO's own beta is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class RosePO(PreferenceObjective):
     """Smoothed personalised preference optimisation.
 
     Args:
-        smoothing: eps in [0, 0.5), or None for the oracle's; needs "user_scores" then.
+        smoothing: eps in [0, 0.5), or None for the oracle's, as in the source; needs "user_scores" then.
         beta, negative_kind, beam_width: as `PreferenceObjective`, with one negative.
 
     Raises:
