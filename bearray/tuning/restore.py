@@ -50,9 +50,12 @@ def can_continue(tune_folder: Storage, name: str, journal: Path | None = None) -
     if tune.Tuner.can_restore(path):
         check_own(path)
         damaged = _damage(tune_folder, name)
-        if damaged is None:
+        gone = journal is not None and not (journal.exists() and journal.stat().st_size)
+        if damaged is None and not gone:
             return True
-        say(f"Ray Tune's record {path}/{damaged} is damaged; it begins anew, and finished runs are kept")
+        # A storage in a bucket outlives the machine whose disk the journal was on.
+        why = f"{path}/{damaged} is damaged" if damaged else f"{path} has lost its journal {journal}"
+        say(f"Ray Tune's record {why}; it begins anew, and finished runs are kept")
     tune_folder.delete(name)
     if journal is not None:
         journal.unlink(missing_ok=True)

@@ -56,3 +56,19 @@ def test_a_file_that_was_not_yet_written(experiment: Path, name: str) -> None:
 
 def test_nothing_there_yet(tmp_path: Path) -> None:
     assert not can_continue(Storage(str(tmp_path)), "bear", tmp_path / "bear.log")
+
+
+@pytest.mark.parametrize("left", [None, ""])
+def test_a_journal_that_was_on_a_machine_that_is_gone(
+    experiment: Path, left: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = experiment.parents[1] / "bear.log"
+    if left is not None:
+        journal.write_text(left)
+    assert not can_continue(Storage(str(experiment.parent)), experiment.name, journal)
+    assert not experiment.exists() and not journal.exists()
+    assert "has lost its journal" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_an_experiment_that_is_no_search_needs_no_journal(experiment: Path) -> None:
+    assert can_continue(Storage(str(experiment.parent)), experiment.name)
