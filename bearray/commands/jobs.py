@@ -18,7 +18,8 @@ def status(
     job: Job = None, *, storage: str | None = None, address: str | None = None, json: bool = False
 ) -> int:
     """How far a sweep is: runs of each stage that are finished, going on, failed and waiting; epochs, best
-    validation NDCG@10 and test shards of each run; what the cluster's tasks wait for.
+    validation NDCG@10 and test shards of each run; what the cluster's tasks wait for. Of `bearray paper`: its
+    parts, each of which is a sweep, and the baselines.
 
     Without a job: the cluster's jobs. With --storage alone: of the sweep in a storage that can be read from
     here, and no cluster is asked. The exit code is 1 if the job failed or was stopped, else 0.
@@ -31,12 +32,12 @@ def status(
     """
     from bearray.jobs.ask import PREFIX
     from bearray.jobs.client import asked, connect, job_info, state
-    from bearray.jobs.progress import read_progress
-    from bearray.jobs.show import job_lines, jobs_lines, progress_lines
+    from bearray.jobs.paper import read_any
+    from bearray.jobs.show import demand_lines, job_lines, jobs_lines, progress_lines
     from bearray.report.records import printable
 
     if job is None and storage is not None:
-        progress = read_progress(storage)
+        progress = read_any(storage)
         _print(json, progress.to_dict(), progress_lines(progress))
         return 0
     client = connect(address)
@@ -54,7 +55,8 @@ def status(
         return 0
     info = job_info(client, job)
     found, reason, demands = _progress(client, info, storage)
-    lines = [*job_lines(info), *(progress_lines(found, demands) if found else [printable(str(reason))])]
+    lines = [*job_lines(info), *(progress_lines(found) if found else [printable(str(reason))])]
+    lines += demand_lines(demands)
     about = {"progress": found.to_dict() if found else None, "reason": reason, "demands": demands}
     _print(json, _about(info) | about, lines)
     return int(state(info) in ("FAILED", "STOPPED"))
@@ -76,7 +78,7 @@ def _progress(client: Any, info: Any, storage: str | None) -> tuple[Any, str | N
     """The sweep's progress, or why there is none, and what the cluster waits for: read here where the
     storage can be, else by the cluster's head."""
     from bearray.jobs.ask import ask
-    from bearray.jobs.progress import Progress
+    from bearray.jobs.paper import any_from_dict
     from bearray.jobs.where import lost
 
     try:
@@ -87,7 +89,7 @@ def _progress(client: Any, info: Any, storage: str | None) -> tuple[Any, str | N
         answer = ask(client, "progress", place)
     except ResourceError as error:  # the job's own state is known all the same
         return None, str(error), []
-    found = None if answer["progress"] is None else Progress.from_dict(answer["progress"])
+    found = None if answer["progress"] is None else any_from_dict(answer["progress"])
     if lost(place):
         answer["demands"].append(
             f"(nothing, but {place} is in the job's own copy of the folder, which Ray deletes when the "
@@ -170,10 +172,12 @@ def fetch(
     address: str | None = None,
 ) -> None:
     """Bring a sweep's report, run folders and search here, so that `bearray report`, `dashboard`, `pruning`
-    and `recommend` (the last two with --checkpoints) work on them.
+    and `recommend` (the last two with --checkpoints) work on them. Of `bearray paper`: the document and all
+    of its parts.
 
     From s3://..., gs://... or a folder that this machine has, they are read directly; from the disks of the
-    cluster's head by rsync over ssh, with --cluster. Run it again to bring what is new.
+    cluster's head by rsync over ssh, with --cluster. Run it again, also after Ctrl-C, to bring what is new:
+    files of the same size and time are not read again.
 
     Args:
         job: Submission id; not needed with --storage.
@@ -183,9 +187,12 @@ def fetch(
         checkpoints: Bring the runs' checkpoints, too, which are most of the bytes.
         address: The dashboard's address (RAY_API_SERVER_ADDRESS, RAY_ADDRESS, else http://127.0.0.1:8265).
     """
+    from bearray.addresses import refuse_secrets
     from bearray.jobs.client import connect, job_info
     from bearray.jobs.fetch import fetch as bring
     from bearray.jobs.where import lost
+    from bearray.paper.stored import DOCUMENT
+    from bearray.report.records import printable
 
     if storage is None:
         if job is None:
@@ -199,7 +206,8 @@ def fetch(
                 "absolute --storage"
             )
     target = to or Path("results") / storage.rstrip("/").rpartition("/")[2]
-    _say(f"fetching {storage} into {target}")
-    bring(storage, target, cluster_file=cluster, checkpoints=checkpoints)
-    report = target / "report" / "index.html"
-    print(report if report.is_file() else target)
+    refuse_secrets(storage)
+    _say(printable(f"fetching {storage} into {target}"))
+    _say(bring(storage, target, cluster_file=cluster, checkpoints=checkpoints))
+    pages = [target / "report" / "index.html", target / DOCUMENT]
+    print(printable(str(next((page for page in pages if page.is_file()), target))))

@@ -35,9 +35,9 @@ def main(arguments: Sequence[str]) -> None:
 def progress(storage: str) -> dict[str, Any]:
     """How far the sweep in a storage is, or why that cannot be said, and what the cluster's tasks wait
     for."""
-    from bearray.jobs.progress import progress_or_reason
+    from bearray.jobs.paper import any_or_reason
 
-    found = progress_or_reason(storage)
+    found = any_or_reason(storage)
     status = subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", "status"], capture_output=True, text=True, check=False
     )

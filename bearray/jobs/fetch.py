@@ -1,23 +1,26 @@
-"""Brings the results of a sweep to this machine."""
+"""Brings the results of a sweep, or of the paper's sweeps, to this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bearray.errors import ConfigError, MissingFileError, ResourceError, ResumeError, StorageError
-from bearray.runs import CHECKPOINTS, Storage, inside
+from bearray.errors import ConfigError, MissingFileError, ResourceError, ResumeError
+from bearray.jobs.bar import files_progress
+from bearray.jobs.copying import Copied, copy_files, not_here
+from bearray.lock import FOLDER as LOCK
+from bearray.paper.data import RECORD
+from bearray.paper.stored import read_record, sweeps_in
+from bearray.runs import CHECKPOINTS, Storage
 from bearray.tuning.sweep import SWEEP
 
 
-def fetch(storage: str, target: Path, *, cluster_file: Path | None, checkpoints: bool) -> Path:
-    """Copy a sweep's storage here; what is here already and no longer there stays.
+def fetch(storage: str, target: Path, *, cluster_file: Path | None, checkpoints: bool) -> str:
+    """Copy a storage here; what is here already and unchanged is left alone, what is no longer there stays.
 
     Args:
         storage: a URI, or a folder: of the cluster's head if `cluster_file` is given, else of this machine.
@@ -26,64 +29,57 @@ def fetch(storage: str, target: Path, *, cluster_file: Path | None, checkpoints:
         checkpoints: bring the runs' checkpoints, too; they are most of the bytes.
 
     Returns:
-        `target`.
+        What was brought, in words.
 
     Raises:
         ConfigError: cluster_file with a URI, or one that is no cluster file.
         MissingFileError: there is no sweep.
         ResumeError: the target holds another sweep.
+        StorageError: a file cannot be read or written.
         ResourceError: the cluster's head cannot be reached.
     """
     if cluster_file is not None and "://" in storage:
         raise ConfigError(f"{storage} is read from here; leave --cluster out")
-    copied = _over_ssh(cluster_file, storage) if cluster_file is not None else _copied(storage)
-    without = () if checkpoints else (CHECKPOINTS,)
-    with tempfile.TemporaryDirectory() as folder:
-        copied(SWEEP, Path(folder), ())
-        _check_same(Path(folder) / SWEEP, target)
-    copied("", target, without)
-    return target
+    without = (LOCK,) if checkpoints else (LOCK, CHECKPOINTS)  # nobody is at work on a copy
+    if cluster_file is not None:
+        return _over_ssh(cluster_file, storage, target, without)
+    source = Storage(storage)
+    _check_same(source, target)
+    todo, kept = not_here(source, target, without=without)
+    with files_progress(len(todo), sum(file.info.size for file in todo)) as tell:
+        copied = copy_files(source, target, todo, tell)
+    return _in_words(copied, kept)
 
 
-Copy = Callable[[str, Path, tuple[str, ...]], None]
-"""Copies a file of a storage ("": all of it) into a folder, but for folders of some names."""
+def _in_words(copied: Copied, kept: int) -> str:
+    from rich.filesize import decimal
+
+    said = f"{copied.brought} files brought ({decimal(copied.size)}), {kept} were here already"
+    if copied.restless:
+        names = ", ".join(copied.restless[:3])
+        said += f"; {len(copied.restless)} changed while they were read ({names}): fetch again to bring them"
+    return said
 
 
-def _copied(place: str) -> Copy:
-    """From wherever bearray can read."""
-    storage = Storage(place)
-    if not storage.exists(SWEEP):
-        raise MissingFileError(
-            f"{storage.root} holds no sweep that can be read from here. If it is on the cluster's own "
-            "disks, name "
-            "the file that `ray up` was given: --cluster cluster/FILE.yaml"
-        )
-
-    def copy_(name: str, target: Path, without: tuple[str, ...]) -> None:
-        for file in [name] if name else storage.files(without=without):
-            here = Storage(str(target))
-            here.write_bytes(inside(file), storage.read_bytes(file))
-
-    return copy_
-
-
-def _over_ssh(cluster_file: Path, place: str) -> Copy:
-    """From the head's disk, by Ray's own rsync."""
+def _over_ssh(cluster_file: Path, place: str, target: Path, without: tuple[str, ...]) -> str:
+    """From the head's disk, by Ray's own rsync, which leaves unchanged files alone and names the others."""
     config = read_cluster_file(cluster_file)
 
-    def copy_(name: str, target: Path, without: tuple[str, ...]) -> None:
-        target.mkdir(parents=True, exist_ok=True)
-        changed = copy.deepcopy(config) | {"rsync_exclude": [f"{folder}/" for folder in without]}
+    def bring(folder: Path, excluded: list[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            _rsync(changed, f"{place.rstrip('/')}/{name}", f"{target}/")
+            _rsync(copy.deepcopy(config) | {"rsync_exclude": excluded}, f"{place.rstrip('/')}/", f"{folder}/")
         except (RuntimeError, OSError) as error:
             raise ResourceError(
-                f"{place}/{name} cannot be fetched from the head of {cluster_file}: {error}. It may not "
-                "be there, or "
-                "the machine cannot be reached by ssh: ray exec CLUSTER_FILE 'ls' shows that"
+                f"{place} cannot be fetched from the head of {cluster_file}: {error}. It may not be there, "
+                "or the machine cannot be reached by ssh: ray exec CLUSTER_FILE 'ls' shows that"
             ) from error
 
-    return copy_
+    with tempfile.TemporaryDirectory() as top:
+        bring(Path(top), ["*/"])  # its own files: what kind of storage it is
+        _check_same(Storage(top), target, named=place)
+    bring(target, [*(f"{folder}/" for folder in without), "*.tmp"])
+    return "brought by rsync"
 
 
 def _rsync(config: dict[str, Any], source: str, target: str) -> None:
@@ -122,10 +118,45 @@ def read_cluster_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_same(new: Path, target: Path) -> None:
-    """Two sweeps in one folder would be reported as one."""
-    if not new.is_file():
-        raise StorageError(f"{SWEEP} was not brought; the copy would be incomplete")
-    old = target / SWEEP
-    if old.is_file() and json.loads(old.read_bytes()) != json.loads(new.read_bytes()):
+def _check_same(source: Storage, target: Path, named: str | None = None) -> None:
+    """Two sweeps in one folder would be reported as one.
+
+    Args:
+        named: what the source is called, where it is a copy of some of the files.
+
+    Raises:
+        MissingFileError: the source is no storage of a sweep or of the paper.
+        ResumeError: the target is of another one.
+    """
+    here = Storage(str(target))
+    if source.exists(SWEEP):
+        mixed = here.exists(RECORD) or not _same_sweep(source, here)
+    elif source.exists(RECORD):
+        mixed = here.exists(SWEEP) or not _same_data(source, here)
+        mixed = mixed or not all(_same_sweep(source.child(n), here.child(n)) for n in sweeps_in(source))
+    else:
+        raise MissingFileError(
+            f"{named or source.root} holds no sweep that can be read from here (no {SWEEP}, and no {RECORD} "
+            "either). If it is on the cluster's own disks, name the file that `ray up` was given: "
+            "--cluster cluster/FILE.yaml"
+        )
+    if mixed:
         raise ResumeError(f"{target} holds another sweep; choose another folder with --to, or move that one")
+
+
+def _same_sweep(there: Storage, here: Storage) -> bool:
+    """Whether what is here is nothing, or the same sweep; a later call may have given it more seeds."""
+    if not here.exists(SWEEP):
+        return True
+    contents = [storage.read_json(SWEEP) for storage in (there, here)]
+    for content in contents:
+        content["sweep"] = {k: v for k, v in content.get("sweep", {}).items() if k != "seeds"}
+    return contents[0] == contents[1]
+
+
+def _same_data(there: Storage, here: Storage) -> bool:
+    """Whether what is here is nothing, or of the same data sets; a later call may have added some."""
+    if not here.exists(RECORD):
+        return True
+    new, old = (read_record(storage)["data"] for storage in (there, here))
+    return all(new[name].get("content_hash") == old[name].get("content_hash") for name in {*new} & {*old})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bearray.config import from_dict
-from bearray.errors import BearrayError, DataError, MissingFileError
+from bearray.errors import DataError
 from bearray.plain import Number, check_shape
 from bearray.report.records import number
 from bearray.runs import Storage, join
@@ -26,7 +27,7 @@ _CONFIG = {"run": {"train": _TRAIN}}
 """What is read of a run's config.json beside what `bearray.run_shapes` checks."""
 _TEXT = (str, type(None))
 _COUNT = Number(whole=True, low=0)
-_STAGE: dict[str, Any] = {"name!": str, "states!": {"*": _COUNT}, "total!": _COUNT}
+STAGE: dict[str, Any] = {"name!": str, "states!": {"*": _COUNT}, "total!": _COUNT}
 _RUN: dict[str, Any] = {
     **dict.fromkeys(("run!", "method!", "base_model!", "stage!", "state!"), str),
     **dict.fromkeys(("epochs!", "shards!", "of_shards!"), _COUNT),
@@ -36,9 +37,9 @@ _RUN: dict[str, Any] = {
     "error!": _TEXT,
     "chosen!": bool,
 }
-_PROGRESS: dict[str, Any] = {
-    **dict.fromkeys(("storage!", "dataset!", "scale!"), str), "stages!": [_STAGE], "runs!": [_RUN],
-    "report!": bool,
+PROGRESS: dict[str, Any] = {
+    **dict.fromkeys(("storage!", "dataset!", "scale!"), str), "stages!": [STAGE], "runs!": [_RUN],
+    "report!": (bool, type(None)),
 }  # fmt: skip
 """What the head's answer must look like."""
 
@@ -96,8 +97,8 @@ class Progress:
     stages: list[Stage]
     """methods, search, seeds, test: those that the sweep has."""
     runs: list[RunProgress]
-    report: bool
-    """Whether there is a report; a continued sweep writes it again at its end."""
+    report: bool | None
+    """Whether there is a report, which a continued sweep writes again at its end; None: none is to be."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -110,18 +111,29 @@ class Progress:
         Raises:
             DataError: these are not the values of a `Progress`.
         """
-        try:
-            check_shape(values, _PROGRESS, "the cluster's answer")
+        with of_this_version():
+            check_shape(values, PROGRESS, "the cluster's answer")
             parts = {
                 "stages": [Stage(**stage) for stage in values["stages"]],
                 "runs": [RunProgress(**run) for run in values["runs"]],
             }
             return cls(**{**values, **parts})
-        except (TypeError, DataError) as error:
-            raise DataError(
-                f"the cluster's answer is of another version of bearray than this one ({error}); "
-                "`ray up` again installs this one there"
-            ) from error
+
+
+@contextmanager
+def of_this_version() -> Iterator[None]:
+    """Says of an answer that is of another shape what to do.
+
+    Raises:
+        DataError: it is.
+    """
+    try:
+        yield
+    except (TypeError, DataError) as error:
+        raise DataError(
+            f"the cluster's answer is of another version of bearray than this one ({error}); "
+            "`ray up` again installs this one there"
+        ) from error
 
 
 def read_progress(place: str) -> Progress:
@@ -135,12 +147,6 @@ def read_progress(place: str) -> Progress:
         DataError: sweep.json or a run's file is damaged.
     """
     storage = Storage(place)
-    if not storage.exists(SWEEP):
-        raise MissingFileError(
-            f"{storage.root} holds no sweep (there is no {SWEEP}); it is either another folder or one in "
-            "which "
-            "nothing has begun"
-        )
     content = storage.read_json(SWEEP)
     sweep = from_dict(SweepConfig, content.get("sweep", {}))
     folders = storage.child("runs")
@@ -151,7 +157,7 @@ def read_progress(place: str) -> Progress:
         scale=sweep.scale,
         stages=list(_stages(sweep, runs)),
         runs=runs,
-        report=storage.exists("report/index.html"),
+        report=storage.exists("report/index.html") or (False if sweep.report else None),
     )
 
 
@@ -222,12 +228,5 @@ def _stages(sweep: SweepConfig, runs: list[RunProgress]) -> Iterator[Stage]:
     tests = Counter(
         "finished" if 0 < run.of_shards == run.shards else GOING_ON for run in runs if run.of_shards
     )
-    yield Stage(name="test", states=dict(tests), total=methods * bases * seeds)
-
-
-def progress_or_reason(place: str) -> Progress | str:
-    """`read_progress`, or why there is none."""
-    try:
-        return read_progress(place)
-    except BearrayError as error:
-        return str(error)
+    if sweep.test or tests:
+        yield Stage(name="test", states=dict(tests), total=methods * bases * seeds)

@@ -11,6 +11,7 @@ from typing import Any
 
 from bearray.jobs.ask import PREFIX
 from bearray.jobs.client import ENDED, state
+from bearray.jobs.paper import PaperProgress
 from bearray.jobs.progress import Progress, RunProgress, Stage
 from bearray.report.records import printable, visible
 
@@ -56,18 +57,36 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def progress_lines(progress: Progress, demands: Sequence[str] = ()) -> Iterator[str]:
-    """A sweep: its stages, then its runs.
+def progress_lines(progress: Progress | PaperProgress) -> Iterator[str]:
+    """A sweep: its stages, then its runs. The paper: its baselines, what has not begun, then its sweeps."""
+    place = printable(progress.storage)
+    if isinstance(progress, Progress):
+        yield f"sweep on {printable(progress.dataset)}, {printable(progress.scale)} scale, in {place}"
+        yield from _sweep_lines(progress)
+        return
+    yield f"paper in {place}"
+    for stage in progress.baselines:
+        yield f"  baselines of {printable(stage.name)}: {_stage(stage)}"
+    for part in progress.waiting:
+        yield f"  {printable(part)}: not begun"
+    yield f"  document {'written' if progress.document else 'not yet'}"
+    for sweep in progress.sweeps:
+        yield printable(sweep.storage.removeprefix(f"{progress.storage}/"))
+        yield from _sweep_lines(sweep)
 
-    Args:
-        progress: what there is.
-        demands: what the cluster's tasks wait for, as Ray words it.
-    """
-    place, dataset = printable(progress.storage), printable(progress.dataset)
-    yield f"sweep on {dataset}, {printable(progress.scale)} scale, in {place}"
+
+def demand_lines(demands: Sequence[str]) -> Iterator[str]:
+    """What the cluster's tasks wait for, as Ray words it."""
+    if demands:
+        yield "the cluster's tasks wait for:"
+        yield from (f"  {printable(demand)}" for demand in demands)
+
+
+def _sweep_lines(progress: Progress) -> Iterator[str]:
     for stage in progress.stages:
         yield f"  {printable(stage.name):<8} {_stage(stage)}"
-    yield f"  {'report':<8} {'written' if progress.report else 'not yet'}"
+    if progress.report is not None:
+        yield f"  {'report':<8} {'written' if progress.report else 'not yet'}"
     width = max((len(printable(run.run)) for run in progress.runs), default=0)
     for run in progress.runs:
         yield f"  {printable(run.run):<{width}}  {_run(run)}"
@@ -76,9 +95,6 @@ def progress_lines(progress: Progress, demands: Sequence[str] = ()) -> Iterator[
     )
     if best is not None:
         yield f"best validation NDCG@10 so far: {best.best:.4f}, {printable(best.run)}"
-    if demands:
-        yield "the cluster's tasks wait for:"
-        yield from (f"  {printable(demand)}" for demand in demands)
 
 
 def _stage(stage: Stage) -> str:

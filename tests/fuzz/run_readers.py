@@ -362,21 +362,22 @@ def _leaderboard(folder: Path, rng: random.Random) -> None:
 
 
 def _progress(folder: Path) -> None:
-    from tests.jobs.stored import make
+    from tests.jobs.stored import make_paper
 
-    make(folder)
+    make_paper(folder)
 
 
 def _status(folder: Path, rng: random.Random) -> None:
     from bearray.commands.jobs import status
+    from tests.jobs.stored import PART
 
     as_json = rng.random() < 0.3
     with printed() as text:
-        status(storage=str(folder), json=as_json)
+        status(storage=str(folder / rng.choice(("", PART))), json=as_json)
     if as_json:
         strict_json(text())
     else:
-        assert text().startswith("sweep on ")
+        assert text().startswith(("sweep on ", "paper in "))
         assert all(sign.isprintable() or sign == "\n" for sign in text()), "signs that a terminal obeys"
 
 

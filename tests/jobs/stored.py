@@ -1,11 +1,13 @@
-"""A sweep in a folder, as far as it has come."""
+"""A sweep, and the paper, in a folder, as far as they have come."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bearray.config import RunConfig, override, to_dict
+from bearray.paper.config import PaperConfig
 from bearray.runs import Storage
 from bearray.tuning.config import SearchConfig, SweepConfig
 
@@ -51,4 +53,30 @@ def make(folder: Path) -> Path:
     three.write_json("config.json", config("bear", "trial"))
     three.write_lines("metrics.jsonl", [epoch(1, 0.25), {"kind": "step", "epoch": 1.5, "loss": 2.0}])
     storage.write_bytes("runs/.nfs0001", b"what a file system leaves behind")
+    return folder
+
+
+PART = "demo/bigrec-local-tiny"
+PAPER = PaperConfig(
+    datasets=("demo",), sampled=(), base_model="local:tiny", smaller_model=None, larger_model=None,
+    backbones=("llara",), methods=("sft", "bear"), baselines=("sasrec",), seeds=(1, 2),
+)  # fmt: skip
+
+
+def make_paper(folder: Path) -> Path:
+    """One part is as `make` has it, and has begun to vary lambda; the other has not begun. SASRec is half
+    done."""
+    storage = Storage(str(folder))
+    data = {"demo": {"stats": {}, "content_hash": "0123"}, "gone": {"stats": {}, "content_hash": "4567"}}
+    storage.write_json("paper.json", {"config": to_dict(PAPER), "data": data})
+    storage.write_bytes("paper/index.html", b"<html></html>")
+    storage.write_bytes("demo/notes.txt", b"of the user")
+    make(folder / PART)
+    varied = replace(SWEEP, methods=("lam0=bear",), search=SearchConfig(methods=()), test=False, report=False)
+    storage.write_json(f"{PART}/sensitivity/sweep.json", {"sweep": to_dict(varied), "dataset": "demo"})
+    for seed, result in ((1, {"status": "finished"}), (2, None)):
+        run = storage.child("demo", "baselines", f"sasrec-{seed}-abcdef")
+        run.write_json("config.json", config("sasrec", "method", seed))
+        if result is not None:
+            run.write_json("result.json", result)
     return folder

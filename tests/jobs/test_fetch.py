@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bearray import cli
-from bearray.errors import BearrayError, ConfigError, MissingFileError, ResourceError, ResumeError
+from bearray.errors import BearrayError, ConfigError, DataError, MissingFileError, ResourceError, ResumeError
 from bearray.jobs import fetch as fetching
 from bearray.jobs.fetch import fetch
 from tests.cluster.files import CLUSTER
-from tests.jobs.stored import make
+from tests.jobs.stored import PART, make, make_paper
 
 
 @pytest.fixture
@@ -26,7 +26,8 @@ def files(folder: Path) -> set[str]:
 
 
 def test_all_but_checkpoints(storage: Path, tmp_path: Path) -> None:
-    target = fetch(str(storage), tmp_path / "here", cluster_file=None, checkpoints=False)
+    target = tmp_path / "here"
+    fetch(str(storage), target, cluster_file=None, checkpoints=False)
     assert files(storage) - files(target) == {"runs/sft-1/checkpoints/2/adapter/adapter_model.safetensors"}
     fetch(f"file://{storage}", target, cluster_file=None, checkpoints=True)
     assert files(target) == files(storage)
@@ -57,6 +58,7 @@ def test_over_ssh_checkpoints_are_excluded_by_rsync(
     asked: list[tuple[list[str], str]] = []
 
     def rsync(config: dict[str, Any], source: str, target: str) -> None:
+        assert target.endswith("/")
         asked.append((config["rsync_exclude"], source))
         (Path(target) / "sweep.json").write_bytes((storage / "sweep.json").read_bytes())
 
@@ -64,8 +66,8 @@ def test_over_ssh_checkpoints_are_excluded_by_rsync(
     for checkpoints in (False, True):
         fetch("/r/demo/", tmp_path / "here", cluster_file=CLUSTER / "local.yaml", checkpoints=checkpoints)
     assert asked == [
-        ([], "/r/demo/sweep.json"), (["checkpoints/"], "/r/demo/"), ([], "/r/demo/sweep.json"), ([],
-        "/r/demo/"),
+        (["*/"], "/r/demo/"), ([".lock/", "checkpoints/", "*.tmp"], "/r/demo/"),
+        (["*/"], "/r/demo/"), ([".lock/", "*.tmp"], "/r/demo/"),
     ]  # fmt: skip
 
 
@@ -76,6 +78,67 @@ def test_a_head_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(fetching, "_rsync", rsync)
     with pytest.raises(ResourceError, match=r"local\.yaml: Head node.*ray exec"):
         fetch("/r/demo", tmp_path, cluster_file=CLUSTER / "local.yaml", checkpoints=False)
+
+
+def test_what_is_no_sweep_there_is_left_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        fetching, "_rsync", lambda config, source, target: asked.append(config["rsync_exclude"])
+    )
+    with pytest.raises(MissingFileError, match=r"/r/demo holds no sweep"):
+        fetch("/r/demo", tmp_path / "here", cluster_file=CLUSTER / "local.yaml", checkpoints=False)
+    assert asked == [["*/"]] and not (tmp_path / "here").exists()
+
+
+def test_a_sweep_with_more_seeds_is_the_same(storage: Path, tmp_path: Path) -> None:
+    fetch(str(storage), tmp_path / "here", cluster_file=None, checkpoints=False)
+    content = json.loads((storage / "sweep.json").read_bytes())
+    content["sweep"]["seeds"] = [1, 2, 3]
+    (storage / "sweep.json").write_text(json.dumps(content), encoding="utf-8")
+    fetch(str(storage), tmp_path / "here", cluster_file=None, checkpoints=False)
+    assert json.loads((tmp_path / "here" / "sweep.json").read_bytes()) == content
+
+
+def test_a_damaged_sweep_is_named(storage: Path, tmp_path: Path) -> None:
+    fetch(str(storage), tmp_path / "here", cluster_file=None, checkpoints=False)
+    (tmp_path / "here" / "sweep.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"here/sweep\.json"):
+        fetch(str(storage), tmp_path / "here", cluster_file=None, checkpoints=False)
+
+
+def test_all_of_a_paper(tmp_path: Path) -> None:
+    paper, here = make_paper(tmp_path / "paper"), tmp_path / "here"
+    assert fetch(str(paper), here, cluster_file=None, checkpoints=False).endswith("0 were here already")
+    assert files(paper) - files(here) == {
+        f"{PART}/runs/sft-1/checkpoints/2/adapter/adapter_model.safetensors"
+    }
+    assert {"paper.json", "paper/index.html", "demo/baselines/sasrec-1-abcdef/result.json"} <= files(here)
+
+
+def test_papers_and_sweeps_do_not_mix(storage: Path, tmp_path: Path) -> None:
+    def bring(source: Path, target: Path) -> None:
+        fetch(str(source), target, cluster_file=None, checkpoints=False)
+
+    paper, mine = make_paper(tmp_path / "paper"), tmp_path / "mine"
+    bring(paper, mine)
+    with pytest.raises(ResumeError, match=r"mine holds another sweep"):
+        bring(storage, mine)
+    bring(storage, tmp_path / "sweep")
+    with pytest.raises(ResumeError, match=r"sweep holds another sweep"):
+        bring(paper, tmp_path / "sweep")
+    record = json.loads((paper / "paper.json").read_bytes())
+    (paper / "paper.json").write_text(json.dumps(record | {"config": {"table": [2]}}), encoding="utf-8")
+    bring(paper, mine)  # what is asked for may change
+    part = paper / PART / "sweep.json"
+    before = part.read_bytes()
+    part.write_text(json.dumps(json.loads(before) | {"data_hash": "x"}), encoding="utf-8")
+    with pytest.raises(ResumeError, match=r"another sweep"):
+        bring(paper, mine)
+    part.write_bytes(before)
+    record["data"]["demo"]["content_hash"] = "x"
+    (paper / "paper.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ResumeError, match=r"another sweep"):
+        bring(paper, mine)
 
 
 @pytest.mark.parametrize(

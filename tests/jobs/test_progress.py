@@ -11,8 +11,9 @@ import pytest
 
 from bearray import cli
 from bearray.errors import DataError, MissingFileError
+from bearray.jobs.paper import read_any
 from bearray.jobs.progress import Progress, read_progress
-from bearray.jobs.show import failure_lines, job_lines, jobs_lines, progress_lines
+from bearray.jobs.show import demand_lines, failure_lines, job_lines, jobs_lines, progress_lines
 from tests.jobs.stored import make
 
 
@@ -136,12 +137,13 @@ def test_nor_does_what_the_cluster_says() -> None:
 
 
 def test_no_sweep(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no sweep.*sweep\.json"):
-        read_progress(str(tmp_path))
+    with pytest.raises(MissingFileError, match=r"no sweep.*sweep\.json.*paper\.json"):
+        read_any(str(tmp_path))
 
 
 def test_in_words(storage: Path) -> None:
-    text = "\n".join(progress_lines(read_progress(str(storage)), ["{'GPU': 1.0}: 2+ pending tasks/actors"]))
+    lines = [*progress_lines(read_progress(str(storage))), *demand_lines(["{'GPU': 1.0}: 2+ pending tasks"])]
+    text = "\n".join(lines)
     for line in (
         "methods  1 of 2 finished, 1 failed",
         "search   0 of 2 finished, 1 going on, 1 waiting",
@@ -149,7 +151,7 @@ def test_in_words(storage: Path) -> None:
         "epoch 2 of 2, best validation NDCG@10 0.2000, test shards 1 of 3",
         "failed    epoch 0 of 2, ValueError: the loss is NaN",
         "best validation NDCG@10 so far: 0.2500, bear-1",
-        "{'GPU': 1.0}: 2+ pending tasks/actors",
+        "{'GPU': 1.0}: 2+ pending tasks",
     ):
         assert line in text
 
