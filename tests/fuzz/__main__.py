@@ -55,6 +55,8 @@ def main() -> int:
             "git": git_revision(),
         }
         rows.append(row)
+        if options.json is not None:
+            keep(options.json, row)
         print(f"{row['reader']:<18}{row['inputs']:>8}{row['read']:>8}{row['refused']:>9}{row['defect']:>9}"
               f"{row['seconds']:>9.1f}", flush=True)  # fmt: skip
         wrong: dict[str, list[tuple[int, Outcome]]] = {}
@@ -70,15 +72,13 @@ def main() -> int:
             )
         defects += kinds["defect"]
     print(f"{sum(r['inputs'] for r in rows)} inputs, seed {options.seed}: {defects} defects")
-    if options.json is not None:
-        keep(options.json, rows)
     return 1 if defects else 0
 
 
-def keep(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows in the order of the readers; rows of others that the file has are kept."""
-    before = json.loads(file.read_text())["readers"] if file.exists() else []
-    by_name = {row["reader"]: row for row in [*before, *rows]}
+def keep(file: Path, row: dict[str, Any]) -> None:
+    """Write a reader's row, in the order of the readers; those of others that the file has are kept."""
+    rows = json.loads(file.read_text())["readers"] if file.exists() else []
+    by_name = {each["reader"]: each for each in [*rows, row]}
     known = [by_name[reader.name] for reader in READERS if reader.name in by_name]
     file.write_text(json.dumps({"readers": known}, indent=2) + "\n")
 
