@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from bearray.config import Decoded
 from bearray.errors import ConfigError, MissingFileError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def compare(
     runs: Positional[tuple[str, ...]],
     *,
     metric: str = "ndcg@10",
-    decoding: Literal["trie", "full", "exact"] | None = None,
+    decoding: Decoded | None = None,
     examples: int = 3,
     out: Path | None = None,
     data_dir: str | None = None,
@@ -34,7 +35,8 @@ def compare(
     Args:
         runs: Run folders or URIs, two or more.
         metric: hr@K or ndcg@K, by which groups and example users are shown.
-        decoding: How the test cases were decoded (default: the first run's own way).
+        decoding: How the test cases were decoded: a normaliser, exact search, or length penalty 1 (default:
+            the first run's own way). A baseline has one result, which stands for all.
         examples: Users shown of the largest wins, and of the largest losses, of each run.
         out: Write HTML, Markdown and CSV into this folder, too.
         data_dir: Folder of the runs' data set, if it was moved; without it there are no titles.
@@ -93,7 +95,7 @@ def _print(versus: Versus) -> None:
 
     console = terminal()
     # A log has no width, and numbers are not to be broken over lines.
-    wide = console if console.is_terminal else terminal(width=200)
+    wide = console if console.is_terminal else terminal(width=10_000)
     console.print(Text(headline(versus)), soft_wrap=True)
     for note in versus.notes:
         console.print(Text(f"note: {printable(note)}"), soft_wrap=True)

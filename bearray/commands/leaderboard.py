@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from bearray.config import Decoded
 from bearray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def leaderboard(
     method: tuple[str, ...] = (),
     base_model: tuple[str, ...] = (),
     status: tuple[str, ...] = (),
-    decoding: Literal["trie", "full", "exact"] | None = None,
+    decoding: Decoded | None = None,
     sort: Literal[
         "ndcg@10", "hr@10", "ndcg@5", "hr@5", "hr@1", "valid", "method", "base-model", "seconds", "created"
     ] = "ndcg@10",
@@ -41,6 +42,7 @@ def leaderboard(
         base_model: Only these base models, as the table calls them.
         status: Only runs that are so, for example finished.
         decoding: Only runs that were tested by this, with its numbers (default: each run's own way).
+            Baselines have one result, which stands for all.
         sort: A test metric, valid (validation NDCG@10), or a column.
         format: How the tables are written.
         out: A file to write them to (default: standard output).
@@ -112,7 +114,7 @@ def _print(boards: Sequence[Board]) -> None:
 
     console = terminal()
     # A log has no width, and numbers are not to be broken over lines.
-    wide = console if console.is_terminal else terminal(width=240)
+    wide = console if console.is_terminal else terminal(width=10_000)
     for board in boards:
         header, rows = cells(board)
         console.print(Text(printable(title(board)), style="bold"), soft_wrap=True)

@@ -15,7 +15,7 @@ from bearray.config.baselines import (
     LLMCFConfig,
     SASRecConfig,
 )
-from bearray.config.decoding import DecodingConfig, DecodingMethod, EvaluationConfig
+from bearray.config.decoding import Decoded, DecodingConfig, DecodingMethod, EvaluationConfig
 from bearray.config.inputs import BackboneName, DataConfig, ModelConfig, SoftTokenConfig
 from bearray.config.run import RunConfig
 from bearray.config.training import (
@@ -39,6 +39,7 @@ __all__ = [
     "DLLM2RecConfig",
     "DROSConfig",
     "DataConfig",
+    "Decoded",
     "DecodingConfig",
     "DecodingMethod",
     "Device",

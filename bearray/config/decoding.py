@@ -10,6 +10,10 @@ from bearray.config.training import Device, Normalize
 
 DecodingMethod = Literal["beam", "d3", "diverse", "exact", "greedy", "grounding"]
 
+Decoded = Literal["trie", "full", "exact", "trie_lp1", "full_lp1"]
+"""How a split was decoded: by the run's own decoder under one of the normalisers, by exact search under the
+run's own normaliser, or under a normaliser with length penalty 1, which the released code has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
@@ -31,6 +35,8 @@ class DecodingConfig:
     """D3: weight of the language model, in [0, 1]; the rest is the text-free model's. Tune it."""
     d3_scores: Literal["popularity", "sasrec"] = "popularity"
     """D3: the text-free model: counts in training plus 1, or SASRec (`bearray baseline sasrec`)."""
+    d3_sasrec_epochs: int | None = None
+    """D3: epochs of that SASRec at most (None: 200, as SASRec has by itself)."""
     diverse_groups: int = 5
     """Diverse beam search: groups, which must divide the beam width."""
     diverse_penalty: float = 0.5
@@ -61,6 +67,7 @@ class DecodingConfig:
         )
         optional_count("decoding.exact_node_budget", self.exact_node_budget)
         require(0 <= self.d3_alpha <= 1, "decoding.d3_alpha", self.d3_alpha, "in [0, 1]")
+        optional_count("decoding.d3_sasrec_epochs", self.d3_sasrec_epochs)
         at_least("decoding.diverse_groups", self.diverse_groups, 1)
         require(
             self.method != "diverse" or self.beam_width % self.diverse_groups == 0,

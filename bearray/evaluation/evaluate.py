@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bearray.config import DecodingConfig, Normalize, RunConfig, override, to_dict
+from bearray.config import Decoded, DecodingConfig, Normalize, RunConfig, override, to_dict
 from bearray.data import open_dataset
 from bearray.evaluation.pool import OnShard, ShardActor, make_shards
 from bearray.evaluation.predictions import predictions_in, to_table
@@ -20,10 +20,6 @@ from bearray.recommend import DecoderInputs, recommend_with_proof
 from bearray.runs import Storage
 from bearray.task import Case, Split, sampled_windows
 from bearray.trained import model_identity
-
-Decoded = Literal["trie", "full", "exact", "trie_lp1", "full_lp1"]
-"""How a split was decoded: by the run's own decoder under one of the normalisers, by exact search under the
-run's own normaliser, or under a normaliser with length penalty 1, which the released code has."""
 
 PENALISED: dict[Decoded, Decoded] = {"trie": "trie_lp1", "full": "full_lp1"}
 

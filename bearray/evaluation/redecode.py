@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from bearray.config import config_hash, override, to_dict
-from bearray.evaluation.evaluate import Decoded, decode_split, evaluate_run
+from bearray.config import Decoded, config_hash, override, to_dict
+from bearray.evaluation.evaluate import decode_split, evaluate_run
 from bearray.evaluation.pool import OnShard
 from bearray.metrics import evaluate
 from bearray.provenance import made

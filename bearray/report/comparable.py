@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from bearray.errors import ConfigError, DataError
 from bearray.report.records import DECODINGS, Run
 from bearray.report.rows import same_cases, why_other_cases
@@ -19,7 +21,7 @@ def check_comparable(
         runs: two or more.
         names: labels by run id.
         metric: hr@K or ndcg@K.
-        decoding: one of `DECODINGS`; None: the first run's own.
+        decoding: one of `DECODINGS`; None: that of the first run that is no baseline.
 
     Returns:
         The decoding, and what a reader should know although it is no error.
@@ -32,20 +34,37 @@ def check_comparable(
     check_metric(metric)
     if len(runs) < 2:
         raise ConfigError("one run cannot be compared; give two run folders or more")
-    decoding = decoding or runs[0].normalize
+    decoding = decoding or next((run.normalize for run in runs if not run.is_baseline), DECODINGS[0])
     if decoding not in DECODINGS:
         raise ConfigError(f"decoding is {decoding!r}; it must be one of {', '.join(DECODINGS)}")
     for run in runs:
         if not run.predictions:
             why = run.reason or "it was not tested"
             raise ConfigError(f"{run.id} ({run.status}) has no test results: {why}")
-        if decoding not in run.predictions:
+        if run.tested(decoding) is None:
+            shared = [d for d in DECODINGS if all(r.tested(d) is not None for r in runs)]
+            mend = (
+                f"give --decoding {' or '.join(shared)}"
+                if shared
+                else "no --decoding is common to these runs"
+            )
             raise ConfigError(
                 f"{run.id} has no test results with decoding {decoding!r} but with "
-                f"{', '.join(run.predictions)}; give another --decoding"
+                f"{', '.join(run.predictions)}; {mend}"
             )
     _check_same_cases(runs, names, decoding)
-    return decoding, _check_lengths(runs, metric, decoding)
+    notes = _check_lengths(runs, metric, decoding)
+    numbered = [names[run.id] for run in runs if run.is_baseline]
+    if 0 < len(numbered) < len(runs):
+        notes.append(f"No decoder is behind {', '.join(numbered)}: all titles are scored, in one way only.")
+    return decoding, notes
+
+
+def tested(run: Run, decoding: str) -> pd.DataFrame:
+    """The test cases of a run that has them."""
+    frame = run.tested(decoding)
+    assert frame is not None, f"{run.id} was checked for {decoding}"
+    return frame
 
 
 def check_metric(metric: str) -> str:
@@ -61,9 +80,9 @@ def check_metric(metric: str) -> str:
 
 def _check_same_cases(runs: Sequence[Run], names: Mapping[str, str], decoding: str) -> None:
     first, *others = runs
-    cases = first.predictions[decoding]
+    cases = tested(first, decoding)
     for run in others:
-        own = run.predictions[decoding]
+        own = tested(run, decoding)
         if same_cases(run, own) != same_cases(first, cases):
             why = why_other_cases(first, run, cases, own, (names[first.id], names[run.id]))
             raise DataError(
@@ -75,7 +94,7 @@ def _check_same_cases(runs: Sequence[Run], names: Mapping[str, str], decoding: s
 def _check_lengths(runs: Sequence[Run], metric: str, decoding: str) -> list[str]:
     notes = []
     for run in runs:
-        longest = max(len(items) for items in run.predictions[decoding]["items"])
+        longest = max(len(items) for items in tested(run, decoding)["items"])
         if longest < int(metric.partition("@")[2]):
             raise ConfigError(
                 f"metric is {metric!r}, but the lists of {run.id} have {longest} titles; take a smaller K"

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from bearray.errors import ConfigError
 from bearray.report.cells import METRICS, metric_values
 from bearray.report.collect import collect
 from bearray.report.cost import PARTS
-from bearray.report.records import DECODINGS, Run
+from bearray.report.records import ALL_TITLES, DECODINGS, Run
 from bearray.report.rows import HARMLESS, SEEDS, ordered, replicates, same_cases, value_of, varying
 from bearray.stats import bootstrap_interval
 
@@ -43,7 +44,7 @@ class Entry:
 
     runs: tuple[Run, ...]
     decoding: str | None
-    """By which it was tested; None: it was not."""
+    """By which it was tested (`DECODINGS`, or `ALL_TITLES`); None: it was not."""
     settings: Mapping[str, str]
     """By dotted name: those in which it differs from runs of the same method."""
     scores: Mapping[str, Score]
@@ -54,6 +55,11 @@ class Entry:
     @property
     def run(self) -> Run:
         return self.runs[0]
+
+    @property
+    def frame(self) -> pd.DataFrame | None:
+        """The first run's test cases; None: it was not tested."""
+        return None if self.decoding is None else self.run.tested(self.decoding)
 
     @property
     def valid(self) -> float | None:
@@ -122,7 +128,7 @@ def chosen_runs(runs: Sequence[Run], wanted: Mapping[str, Sequence[str]], decodi
             low = {w.casefold() for w in words}
             kept = [run for run in kept if str(getattr(run, name)).casefold() in low]
     if decoding is not None:
-        kept = [run for run in kept if decoding in run.predictions]
+        kept = [run for run in kept if run.tested(decoding) is not None]
     if not kept:
         raise ConfigError(f"none of the {len(runs)} runs is left; ask for less (--method, --decoding, ...)")
     return kept
@@ -157,23 +163,24 @@ def _entry(runs: tuple[Run, ...], decoding: str | None) -> Entry:
     by = decoding or first.normalize
     if by not in first.predictions and decoding is None:
         by = next((d for d in DECODINGS if d in first.predictions), by)
-    tested = [run for run in runs if by in run.predictions]
-    if not tested:
+    found = [(run, frame) for run in runs if (frame := run.tested(by)) is not None]
+    if not found:
         return Entry(runs=runs, decoding=None, settings={}, scores={})
-    users = tested[0].predictions[by]["user_id"].to_numpy()
+    tested, frames = tuple(run for run, _ in found), [frame for _, frame in found]
+    users = frames[0]["user_id"].to_numpy()
     scores = {}
     for metric in METRICS:
-        each = [metric_values(r.predictions[by]["rank"].to_numpy(dtype=float), metric) for r in tested]
+        each = [metric_values(frame["rank"].to_numpy(dtype=float), metric) for frame in frames]
         mean, low, high = bootstrap_interval(np.mean(each, axis=0), users)
         means = [float(values.mean()) for values in each]
         sd = float(np.std(means, ddof=1)) if len(means) > 1 else None
         scores[metric] = Score(mean=mean, low=low, high=high, seed_sd=sd)
-    return Entry(runs=tuple(tested), decoding=by, settings={}, scores=scores)
+    return Entry(runs=tested, decoding=ALL_TITLES if first.is_baseline else by, settings={}, scores=scores)
 
 
 def _with_settings(entries: Sequence[Entry]) -> list[Entry]:
-    """What sets an entry apart from others of its method and base model."""
-    alike: dict[tuple[str, str, str | None], list[Run]] = {}
+    """What sets an entry apart from others of its objective, decoder and base model."""
+    alike: dict[tuple[str | None, ...], list[Run]] = {}
     for entry in entries:
         alike.setdefault(_family(entry), []).append(entry.run)
     names = {
@@ -186,8 +193,11 @@ def _with_settings(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _family(entry: Entry) -> tuple[str, str, str | None]:
-    return entry.run.method, entry.run.base_model, entry.run.data_hash
+def _family(entry: Entry) -> tuple[str | None, ...]:
+    """Equal for a sweep's method, its trials, and its variants under labels of their own."""
+    run = entry.run
+    method = run.method if run.is_baseline else run.objective
+    return method, str(value_of(run, "decoding.method")), run.base_model, run.data_hash
 
 
 def _apart(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -195,8 +205,8 @@ def _apart(entries: Sequence[Entry]) -> list[list[Entry]]:
     boards: dict[object, list[Entry]] = {}
     board_of_sample: dict[object, object] = {}
     for entry in entries:
-        if entry.decoding is not None:
-            key = same_cases(entry.run, entry.run.predictions[entry.decoding])
+        if entry.frame is not None:
+            key = same_cases(entry.run, entry.frame)
             board_of_sample.setdefault(_sample(entry.run, "test"), key)
             boards.setdefault(key, []).append(entry)
     for entry in entries:
@@ -215,9 +225,9 @@ def _sample(run: Run, split: str) -> tuple[object, ...]:
 
 def _board(entries: Sequence[Entry], sort: str) -> Board:
     notes = []
-    tested = next((e for e in entries if e.decoding is not None), None)
-    frame = None if tested is None else tested.run.predictions[str(tested.decoding)]
-    if len({e.decoding for e in entries if e.decoding is not None}) > 1:
+    tested = next((e for e in entries if e.frame is not None), None)
+    frame = None if tested is None else tested.frame
+    if len({e.decoding for e in entries} - {None, ALL_TITLES}) > 1:
         notes.append("Entries were decoded in different ways; --decoding shows one of them.")
     ranked = sort in (*METRICS, "valid")
     if sort == "valid" and len({_sample(e.run, "valid") for e in entries}) > 1:

@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
-from bearray.config import config_hash
+from bearray.config import Decoded, config_hash
 
-DECODINGS = ("trie", "full", "exact", "trie_lp1", "full_lp1")
+DECODINGS: tuple[Decoded, ...] = get_args(Decoded)
 """How test cases were decoded: beam search (or the run's own decoder) by one of the two normalisers, exact
 search by the run's own normaliser, or a normaliser with length penalty 1."""
+ALL_TITLES = "all titles"
+"""What a baseline's test is called instead: it scores all titles, without beams or normaliser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,16 @@ class Run:
     @property
     def config_hash(self) -> str:
         return config_hash(dict(self.settings))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it knows items by number."""
+        return "baseline" in self.settings
+
+    def tested(self, decoding: str) -> pd.DataFrame | None:
+        """The test cases by a decoding; None where they were not decoded so. A baseline's one result stands
+        for every decoding."""
+        return self.predictions.get(DECODINGS[0] if self.is_baseline else decoding)
 
     def seconds(self, part: str) -> float | None:
         """Seconds of train, valid or test; None where they were not recorded."""

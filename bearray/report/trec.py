@@ -23,7 +23,7 @@ from bearray.errors import ConfigError, DataError
 from bearray.report.files_out import replaced_together, write_texts
 from bearray.report.formats import to_csv
 from bearray.report.leaderboard import Board
-from bearray.report.records import Run
+from bearray.report.records import ALL_TITLES, Run
 from bearray.report.rows import same_cases
 
 QRELS, INDEX, CASES = "qrels.txt", "runs.csv", "cases.csv"
@@ -65,11 +65,11 @@ def write_trec(boards: Sequence[Board], out: Path, *, decoding: str | None = Non
 
 def _frames(board: Board, decoding: str | None) -> list[tuple[Run, str, pd.DataFrame]]:
     found = [
-        (run, name, frame)
+        (run, ALL_TITLES if run.is_baseline else name, frame)
         for entry in board.entries
         for run in entry.runs
         for name, frame in run.predictions.items()
-        if decoding in (None, name)
+        if decoding in (None, name) or run.is_baseline
     ]
     if len({same_cases(run, frame) for run, _, frame in found}) > 1:
         first = same_cases(found[0][0], found[0][2])

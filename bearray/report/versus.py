@@ -18,7 +18,7 @@ from bearray.errors import BearrayError
 from bearray.report.background import Background, Backgrounds
 from bearray.report.breakdown import Dimension, by_data, by_trie, warm_or_cold
 from bearray.report.cells import METRICS, Comparison, metric_values
-from bearray.report.comparable import check_comparable
+from bearray.report.comparable import check_comparable, tested
 from bearray.report.examples import Example, pick
 from bearray.report.records import Run
 from bearray.report.rows import labels
@@ -97,7 +97,7 @@ def compare_runs(
     Args:
         runs: two or more, with different ids; the others are held against the first.
         metric: hr@K or ndcg@K, of groups and examples; the differences have `METRICS`, too.
-        decoding: one of `DECODINGS`; None: the first run's own.
+        decoding: one of `DECODINGS`; None: that of the first run that is no baseline.
         examples: wins, and losses, shown of each run against the first.
         backgrounds: where data sets are found.
         base_model: folder of the base model whose tokens part the test cases (default: a run's own).
@@ -107,7 +107,7 @@ def compare_runs(
     """
     names = labels(runs)
     decoding, notes = check_comparable(runs, names, metric, decoding)
-    frames = [run.predictions[decoding] for run in runs]
+    frames = [tested(run, decoding) for run in runs]
     users = frames[0]["user_id"].to_numpy()
     values = {
         (run.id, m): metric_values(frame["rank"].to_numpy(dtype=float), m)
@@ -159,7 +159,10 @@ def compare_runs(
             for run, frame in zip(others, frames[1:], strict=True)
         },
         cases=frames[0][["row", "user_id", "target", "warm"]],
-        ranks={names[run.id]: run.predictions[decoding]["rank"].to_numpy(dtype=float) for run in runs},
+        ranks={
+            names[run.id]: frame["rank"].to_numpy(dtype=float)
+            for run, frame in zip(runs, frames, strict=True)
+        },
         notes=tuple(notes),
     )
 

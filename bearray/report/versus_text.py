@@ -15,6 +15,7 @@ from bearray.report.formats import to_csv
 from bearray.report.headline import p_words, signed
 from bearray.report.html import environment_of
 from bearray.report.markdown import md, table_lines
+from bearray.report.records import ALL_TITLES
 from bearray.report.versus import Versus
 
 Cells = tuple[list[str], list[list[str]]]
@@ -40,9 +41,11 @@ HISTORY = 5
 
 def headline(versus: Versus) -> str:
     """What is compared, on what."""
+    numbered = all(c.run.is_baseline for c in versus.contenders)
+    how = f"{ALL_TITLES} scored" if numbered else NORMALIZER_WORDS[versus.decoding]
     return (
         f"{len(versus.contenders)} runs on {versus.n:,} test cases of {versus.users:,} users of "
-        f"{versus.dataset}, {NORMALIZER_WORDS[versus.decoding]}"
+        f"{versus.dataset}, {how}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,23 @@ def write_run(
         if exact:
             result["test"]["exact"]["proven"] = proven
     (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def also_decoded(folder: Path, name: str) -> Path:
+    """Let a run have the results of its own decoding under another one, too."""
+    shutil.copytree(folder / "predictions", folder / f"predictions_{name}")
+    result = json.loads((folder / "result.json").read_text())
+    result["test"][name] = result["test"]["trie"]
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def as_baseline(folder: Path, base_model: str = "no language model") -> Path:
+    """Make a run one that knows items by number."""
+    config = json.loads((folder / "config.json").read_text())
+    config["run"]["baseline"] = {"train": {"seed": 1}}
+    (folder / "config.json").write_text(json.dumps(config | {"base_model": base_model}))
     return folder
 
 

@@ -21,7 +21,7 @@ from bearray.report.leaderboard import Board, build_boards, chosen_runs, gather
 from bearray.report.leaderboard_text import as_json, latex, markdown
 from bearray.report.trec import write_trec
 from bearray.stats import bootstrap_interval
-from tests.report.storage import write_run, write_run_on
+from tests.report.storage import also_decoded, as_baseline, write_run, write_run_on
 from tests.report.test_tables import by_hand, raw
 
 SMALL: dict[str, Any] = {"n": 40, "users_count": 20, "epochs": 1}
@@ -118,6 +118,45 @@ def test_filters(storages: tuple[Path, Path]) -> None:
         chosen_runs(runs, {"base_model": ["gpt"]}, None)
     with pytest.raises(ConfigError, match="none of the 8 runs is left"):
         chosen_runs(runs, {"method": ["DPO"]}, "trie")
+
+
+def test_a_length_penalty_and_a_baseline(tmp_path: Path, capsys: Any) -> None:
+    """A baseline stands beside every decoding, and never as if it had one."""
+    also_decoded(write_run(tmp_path / "runs" / "sft", method="SFT", hit=0.3, seed=1, **SMALL), "full_lp1")
+    write_run(tmp_path / "runs" / "msl", method="MSL", hit=0.2, seed=2, **SMALL)
+    as_baseline(write_run(tmp_path / "sasrec", method="sasrec", hit=0.5, seed=3, full=False, **SMALL))
+
+    def listed(*arguments: str) -> list[list[str]]:
+        asked = ["leaderboard", str(tmp_path), "--format", "csv", *arguments]
+        assert bearray(asked) == 0
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        return [[row["method"], row["decoding"]] for row in rows]
+
+    numbered = ["sasrec", "all titles"]
+    assert listed("--decoding", "full_lp1") == [numbered, ["SFT", "full_lp1"]]
+    assert listed("--decoding", "full") == [numbered, ["SFT", "full"], ["MSL", "full"]]
+    (board,) = boards(tmp_path)
+    assert not board.notes  # all decoded in the same way; the baseline in none
+    (folder,) = write_trec_of(tmp_path, tmp_path / "out", decoding="full_lp1")
+    files = {row["file"]: row["decoding"] for row in csv.DictReader((folder / "runs.csv").open())}
+    assert files == {"sasrec-sasrec-all-titles.run": "all titles", "sft-sft-full-lp1.run": "full_lp1"}
+
+
+def test_variants_of_an_objective_say_in_what_they_differ(tmp_path: Path) -> None:
+    """Also those that a sweep calls by names of their own, beside a search's trials."""
+    for i, (label, lam) in enumerate((("BEAR", 0.5), ("LAM0", 2.0), ("MSL", 1.0))):
+        write_run(tmp_path / label, method=label, seed=i, changes={"objective.lam": lam}, **SMALL)
+    settings = {e.run.method: e.settings for e in boards(tmp_path)[0].entries}
+    lam = "objective.lam"
+    assert settings == {"BEAR": {lam: "0.5"}, "LAM0": {lam: "2"}, "MSL": {}}
+
+
+def test_a_log_is_as_wide_as_it_must_be(tmp_path: Path, capsys: Any) -> None:
+    """A run's name can be copied whole."""
+    name = "/".join(["a-storage-of-a-part-of-the-paper"] * 5)
+    write_run(tmp_path / name / "sft", method="SFT", **SMALL)
+    assert bearray(["leaderboard", str(tmp_path)]) == 0
+    assert f"{name}/sft" in capsys.readouterr().out
 
 
 def test_a_run_counts_once(storages: tuple[Path, Path]) -> None:

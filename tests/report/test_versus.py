@@ -25,7 +25,7 @@ from bearray.report.versus import Versus, compare_runs
 from bearray.report.versus_text import html, markdown, write_versus
 from bearray.stats import holm, paired_test
 from bearray.task import load_task
-from tests.report.storage import write_run, write_run_on
+from tests.report.storage import also_decoded, as_baseline, write_run, write_run_on
 from tests.report.test_report import Page
 from tests.report.test_tables import METRICS, by_hand
 
@@ -287,6 +287,32 @@ def test_mistakes(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert "the lists of sft have 10 titles; take a smaller K" in fails(sft, msl, "--metric", "hr@11")
     assert "no test results with decoding 'full' but with trie" in fails(sft, msl, "--decoding", "full")
     assert "--examples is -1" in fails(sft, msl, "--examples", "-1")
+
+
+def test_a_length_penalty_and_a_baseline(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Whatever runs were tested by can be compared; a baseline's one result stands beside all of it."""
+    for name in NAMES:
+        shutil.copytree(folder / name, tmp_path / name)
+    also_decoded(also_decoded(tmp_path / "sft", "full_lp1"), "exact")
+    also_decoded(tmp_path / "msl", "full_lp1")
+    as_baseline(tmp_path / "bear")
+    sft, msl, baseline = (str(tmp_path / name) for name in NAMES)
+
+    def shown(*arguments: str) -> str:
+        assert bearray(["compare", *arguments, "--examples", "0"]) == 0
+        return str(capsys.readouterr().out)
+
+    assert "(full) and length penalty 1" in shown(sft, msl, "--decoding", "full_lp1")
+    text = shown(baseline, sft, msl, "--decoding", "full_lp1")
+    assert "No decoder is behind BEAR: all titles are scored" in text
+    assert "exact search" in shown(sft, baseline, "--decoding", "exact")
+    assert bearray(["compare", sft, msl, "--decoding", "exact"]) == 2
+    assert "but with trie, full_lp1; give --decoding trie or full_lp1" in capsys.readouterr().err
+    runs = [read_run(tmp_path / name, name) for name in NAMES]
+    beside, alone = compare_runs([runs[2], runs[0]], decoding="exact"), compare_runs([runs[2], runs[0]])
+    assert [d.comparison for d in beside.differences] == [d.comparison for d in alone.differences]
+    both = compare_runs([runs[2], replace(runs[2], id="again")])
+    assert markdown(both).splitlines()[2].endswith("all titles scored.") and "No decoder" not in html(both)
 
 
 def test_command(folder: Path, tmp_path: Path, capsys: Any) -> None:

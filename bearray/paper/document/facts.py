@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bearray.config import RunConfig, differences, override, to_dict
+from bearray.config import RunConfig, SASRecConfig, differences, override, to_dict
 from bearray.method_names import NAMES
 from bearray.paper.config import PaperConfig
-from bearray.paper.document.methods import is_baseline
 from bearray.paper.document.read import Material
 from bearray.paper.document.sheets import Sheet
 from bearray.report.published import published
@@ -37,14 +36,14 @@ class Fact:
 
 def run_facts(material: Material, runs: Sequence[Run], paper_base: str) -> list[Fact]:
     """What holds for tables and figures alike: data, models, training, seeds, choice of the checkpoint."""
-    tuned = [run for run in runs if not is_baseline(run)]
+    tuned = [run for run in runs if not run.is_baseline]
     facts = [data_fact(material, sorted({run.dataset for run in runs}))]
     if tuned:
         facts += [_base(tuned, paper_base), _windows(tuned), _epochs(tuned)]
         if (other := _settings(tuned)) is not None:
             facts.append(other)
     if len(tuned) < len(runs):
-        facts.append(_baseline_epochs([run for run in runs if is_baseline(run)]))
+        facts.append(_baseline_epochs([run for run in runs if run.is_baseline]))
     seeds = sorted({run.seed for run in runs if run.seed is not None})
     facts.append(
         Fact(
@@ -194,7 +193,7 @@ def _cases(found: Mapping[str, tuple[int, int | None]]) -> Fact:
 
 
 def decoder_fact(config: PaperConfig, runs: Sequence[Run]) -> Fact:
-    tuned = [run for run in runs if not is_baseline(run)]
+    tuned = [run for run in runs if not run.is_baseline]
     penalties = sorted({float(r.settings.get("decoding", {}).get("length_penalty", 0.0)) for r in tuned})
     widths = sorted({int(r.settings.get("decoding", {}).get("beam_width", 10)) for r in tuned})
     own = "the valid next tokens" if config.run.decoding.normalize == "trie" else "the vocabulary"
@@ -219,3 +218,51 @@ def sample_fact(material: Material, sheets: Sequence[Sheet]) -> Fact:
     paper = f"{stated['users']:,} sampled users; its numbers fit {stated['test_cases']} test cases"
     same = None if all(material.stats(s.dataset).get("users") == stated["users"] for s in sheets) else False
     return Fact(about="sampled users", ours=told, paper=paper, same=same)
+
+
+def text_free_fact(sheets: Sequence[Sheet]) -> Fact | None:
+    """What D3, and objectives that ask one in training, take for the model without text; None without them."""
+    told = []
+    for sheet in sheets:
+        line = sheet.line("d3")
+        for run in line.method.tested[:1] if line else ():
+            told.append(f"{sheet.dataset}: D3 {_d3_words(run, sheet)}")
+    asking = {
+        method_name(run.objective)
+        for sheet in sheets
+        for line in sheet.lines
+        for run in line.method.tested
+        if _asks_sasrec(run.settings.get("objective") or {})
+    }
+    if asking:
+        told.append(f"{', '.join(sorted(asking))} in training: SASRec of {_BASELINE_EPOCHS} epochs")
+    if not told:
+        return None
+    paper = "D3's alpha and SASRec's training for it not given"
+    return Fact(about="model without text", ours="; ".join(told), paper=paper, same=None)
+
+
+def _d3_words(run: Run, sheet: Sheet) -> str:
+    """alpha 0.9, SASRec of 20 epochs, the same as the row's (validation NDCG@10 0.0402)."""
+    decoding = run.settings.get("decoding") or {}
+    alpha = f"alpha {decoding.get('d3_alpha')}"
+    if decoding.get("d3_scores") != "sasrec":
+        return f"{alpha}, popularity in training"
+    epochs = decoding.get("d3_sasrec_epochs") or _BASELINE_EPOCHS
+    words = f"{alpha}, SASRec of {epochs} epochs"
+    line = sheet.line("sasrec")
+    for row in line.method.tested if line else ():
+        train = row.settings["baseline"].get("train") or {}
+        score = ((row.result or {}).get("valid") or {}).get("ndcg@10")
+        if (train.get("epochs"), train.get("seed")) == (
+            epochs,
+            SASRecConfig().train.seed,
+        ) and score is not None:
+            return f"{words}, the row's own of that seed (validation NDCG@10 {score:.4f})"
+    return f"{words}, which is not the row's"
+
+
+def _asks_sasrec(objective: Mapping[str, Any]) -> bool:
+    name = objective.get("name")
+    oracle = name == "rosepo" and objective.get("smoothing", 0.0) is None
+    return oracle or (name == "flower" and objective.get("personalised", True))

@@ -132,12 +132,11 @@ class Method:
 
 
 def _score(runs: Sequence[Run], decoding: str) -> Scores | None:
-    """None where no run was decoded so. A baseline scores all titles, without beams or normaliser, so its one
-    result stands in every version."""
-    own = [run for run in runs if _decoding(run, decoding) is not None]
-    if not own:
+    """None where no run was decoded so."""
+    found = [(run, frame) for run in runs if (frame := run.tested(decoding)) is not None]
+    if not found:
         return None
-    frames = [run.predictions[str(_decoding(run, decoding))] for run in own]
+    own, frames = [run for run, _ in found], [frame for _, frame in found]
     users = frames[0]["user_id"].to_numpy()
     values, cells = {}, {}
     for metric in METRICS:
@@ -147,17 +146,6 @@ def _score(runs: Sequence[Run], decoding: str) -> Scores | None:
     return Scores(
         runs=tuple(own), users=users, values=values, cells=cells, cases=same_cases(own[0], frames[0])
     )
-
-
-def is_baseline(run: Run) -> bool:
-    """Whether a run knows items by number."""
-    return "baseline" in run.settings
-
-
-def _decoding(run: Run, decoding: str) -> str | None:
-    if is_baseline(run):
-        return MAIN if MAIN in run.predictions else None
-    return decoding if decoding in run.predictions else None
 
 
 def compared(a: Scores | None, b: Scores | None, metric: str) -> PairedTest | None:
