@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-
-_POLL_SECONDS = 5.0
 
 
 def serve(
@@ -53,7 +49,7 @@ def serve(
         data_dir: Folder or URI of the run's data set, if it was moved or is not a folder here.
         base_model: Folder or hub id of the run's base model, if it was moved or never downloaded here.
     """
-    from bearray.server import ServeOptions, check_can_serve, serving
+    from bearray.server import ServeOptions, check_can_serve, serving, watch
     from bearray.serving.service import Limits
     from bearray.tuning.cluster import connect
     from bearray.tuning.watch import say
@@ -87,17 +83,6 @@ def serve(
         with serving(options) as trouble:
             say(f"serving on {options.address}; Ctrl-C stops it. Try:")
             print(f"curl -s {options.address}/", flush=True)
-            _watch(trouble, say)
+            watch(trouble, say)
     except KeyboardInterrupt:
         say("stopped")
-
-
-def _watch(trouble: Callable[[], str | None], say: Callable[[str], None]) -> None:
-    """Until interrupted; says when the service's state changes."""
-    last = None
-    while True:
-        time.sleep(_POLL_SECONDS)
-        now = trouble()
-        if now != last:
-            say(f"the service is not well: {now}" if now else "the service is well again")
-            last = now

@@ -6,12 +6,15 @@ import importlib
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import ray
+from ray.exceptions import ActorDiedError, RayError
 
+from bearray.backbones.presets import is_folder
 from bearray.errors import ConfigError, ModelError, ResourceError
+from bearray.runs import absolute
 from bearray.serving.opening import EXPORT, find
 from bearray.serving.service import Limits
 from bearray.trained import open_run
@@ -23,12 +26,16 @@ REQUEST_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """How a model is served."""
+    """How a model is served.
+
+    Relative paths are made absolute: a replica has a working directory of its own.
+    """
 
     place: str
     """Run folder or export, visible to the node that serves."""
     data_dir: str | None = None
     base_model: str | None = None
+    """A folder, or a name, which stays as it is."""
     host: str = "127.0.0.1"
     port: int = 8000
     replicas: int = 1
@@ -50,6 +57,10 @@ class ServeOptions:
                 f"cpus is {self.cpus} and batch_wait {self.batch_wait}; cpus must be above 0, batch_wait "
                 "0 or more"
             )
+        for name in ("place", "data_dir", "base_model"):
+            value = getattr(self, name)
+            if value is not None and (name != "base_model" or is_folder(value)):
+                object.__setattr__(self, name, absolute(value))
 
     @property
     def address(self) -> str:
@@ -109,7 +120,8 @@ def serving(options: ServeOptions) -> Iterator[Callable[[], str | None]]:
     """Serve a model for as long as the block lasts, on the cluster that this process is connected to.
 
     Yields:
-        A function that says what is wrong with the service, or None.
+        A function that says what is wrong with the service, or None; it raises ResourceError once the
+        service is gone.
 
     Raises:
         ResourceError: Ray Serve already runs on the cluster, or the cluster has no room.
@@ -157,11 +169,12 @@ def serving(options: ServeOptions) -> Iterator[Callable[[], str | None]]:
         )
         try:
             serve.run(app, name=APPLICATION, route_prefix="/")
-        except RuntimeError as error:
+        except (RuntimeError, RayError) as error:
             raise ModelError(f"the service did not start: {_why(error)}") from error
         yield _trouble
     finally:
-        serve.shutdown()
+        with suppress(RayError):  # what is gone already need not be stopped
+            serve.shutdown()
 
 
 def _check_room(options: ServeOptions, gpus: int) -> None:
@@ -178,7 +191,10 @@ def _why(error: Exception) -> str:
     """Serve's own words, with the last line of a replica's traceback where there is one."""
     from ray import serve
 
-    application = serve.status().applications.get(APPLICATION)
+    try:
+        application = serve.status().applications.get(APPLICATION)
+    except RayError:  # the controller has gone, too, and the first error says why
+        application = None
     parts = list(application.deployments.values()) if application else []
     messages = [text for text in (*(p.message for p in parts), str(error)) if text.strip()]
     lines = [line.strip() for line in messages[0].splitlines() if line.strip()]
@@ -188,9 +204,15 @@ def _why(error: Exception) -> str:
 def _trouble() -> str | None:
     from ray import serve
 
-    application = serve.status().applications.get(APPLICATION)
+    gone = "the service is gone: Ray Serve was shut down on this cluster (serve shutdown), or has died"
+    try:
+        application = serve.status().applications.get(APPLICATION)
+    except ActorDiedError as error:
+        raise ResourceError(gone) from error
+    except RayError as error:
+        return f"its controller does not answer: {str(error).strip().splitlines()[0]}"
     if application is None:
-        return "it was removed from the cluster"
+        raise ResourceError(gone)
     if str(application.status.value) == "RUNNING":
         return None
     return f"{application.status.value}: {application.message or 'no reason was given'}"

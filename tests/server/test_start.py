@@ -37,6 +37,21 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
         ServeOptions(place="x", **changes)
 
 
+def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica runs in another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    here = ServeOptions(place="runs/a", data_dir="../data", base_model="base")
+    assert here.place == f"{tmp_path}/runs/a" and here.data_dir == f"{tmp_path.parent}/data"
+    assert here.base_model == f"{tmp_path}/base"
+    assert ServeOptions(place="x", base_model="./gone").base_model == f"{tmp_path}/gone"
+    there = ServeOptions(place="s3://b/runs/a", data_dir="gs://b/data", base_model="owner/model")
+    assert (there.place, there.data_dir) == ("s3://b/runs/a", "gs://b/data")
+    for name in ("owner/model", "llama-3.2-3b", "local:tiny", "s3://b/model"):
+        assert ServeOptions(place="x", base_model=name).base_model == name
+    assert ServeOptions(place="x").data_dir is None
+
+
 @pytest.mark.parametrize(
     ("host", "loopback", "address"),
     [
