@@ -12,7 +12,7 @@ import pandas as pd
 
 from bearray.config import Decoded, config_hash
 
-DECODINGS: tuple[Decoded, ...] = get_args(Decoded)
+DECODINGS: tuple[str, ...] = get_args(Decoded)
 """How test cases were decoded: beam search (or the run's own decoder) by one of the two normalisers, exact
 search by the run's own normaliser, or a normaliser with length penalty 1."""
 ALL_TITLES = "all titles"
