@@ -15,13 +15,14 @@ def doctor(
     """Check this machine, and say how to mend what is wrong.
 
     Looks at Python, packages and their tested versions, compiler, DeepSpeed, GPU, cores, memory and disks
-    (also where a container has less than the machine), base models, Ray and its token. It starts and changes
-    nothing. The exit code is 1 if something would stop a run, else 0.
+    (also where a container has less than the machine), base models, Ray and its token. Without --deep it
+    starts and changes nothing. The exit code is 1 if something would stop a run, else 0.
 
     Args:
         storage: Storage path (folder or URI) that runs will be written to: writes and removes a small file.
         cluster: Ask the running cluster (RAY_ADDRESS, or the one of this machine) what it has.
-        deep: Compile DeepSpeed's operation, as the first training would (up to a minute).
+        deep: Compile DeepSpeed's operation, as the first training would (up to a minute), and start a node of
+            Ray for a moment.
         json: Print a JSON list of {check, status, text, mend}.
     """
     from bearray.doctor import Finding, Options, diagnose

@@ -21,7 +21,7 @@ class Options:
     cluster: bool = False
     """Ask the running cluster what it has."""
     deep: bool = False
-    """Compile DeepSpeed's operation."""
+    """Compile DeepSpeed's operation, and start a node of Ray."""
 
 
 def checks(options: Options) -> list[tuple[str, Callable[[], Finding]]]:
@@ -42,7 +42,7 @@ def checks(options: Options) -> list[tuple[str, Callable[[], Finding]]]:
         ("disk: cache", lambda: hardware.check_disk(cache, "cache")),
         ("disk: Ray", lambda: hardware.check_disk(Path(tempfile.gettempdir()), "Ray")),
         ("base models", access.check_hub),
-        ("Ray", software.check_ray),
+        ("Ray", lambda: software.check_ray(start=options.deep)),
         ("Ray token", access.check_token),
     ]
     if options.storage is not None:

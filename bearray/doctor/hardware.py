@@ -15,10 +15,14 @@ CGROUP = Path("/sys/fs/cgroup")
 SHM = Path("/dev/shm")
 LITTLE_MEMORY, LITTLE_SHM, LITTLE_DISK = 4 * GIB, 2 * GIB, 10 * GIB
 """Below: a sweep with the tiny base model may not fit; Ray puts its objects on disk; results may not fit."""
+OTHER_BUILD = (
+    "install a PyTorch that fits the GPU and its driver: https://pytorch.org/get-started/locally has builds "
+    "for several versions of CUDA, the older ones with kernels for older GPUs"
+)
 
 
 def check_torch() -> Finding:
-    """PyTorch sees the GPU that is there."""
+    """PyTorch sees the GPU that is there, and can compute on it."""
     try:
         import torch
     except Exception as error:
@@ -29,10 +33,7 @@ def check_torch() -> Finding:
     if driver is not None:
         why = "is built without CUDA" if torch.version.cuda is None else "cannot use it"
         return Finding(
-            "PyTorch",
-            "warning",
-            f"{torch.__version__} {why}, but the machine has {driver}",
-            "install a PyTorch that fits the driver: https://pytorch.org/get-started/locally",
+            "PyTorch", "warning", f"{torch.__version__} {why}, but the machine has {driver}", OTHER_BUILD
         )
     return Finding(
         "PyTorch",
@@ -42,13 +43,20 @@ def check_torch() -> Finding:
 
 
 def _gpus(torch: Any) -> Finding:
-    names, little = [], False
+    names, broken, little = [], [], False
     for number in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(number)
+        wrong = _why_not(torch, number)
+        if wrong:
+            broken.append(f"{facts.name} (GPU {number}): {wrong}")
+            continue
         free, total = torch.cuda.mem_get_info(number)
         little = little or free < 0.5 * total
         names.append(f"{facts.name} ({free / GIB:.0f} of {total / GIB:.0f} GiB free)")
-    text = f"{torch.__version__}, {', '.join(names)}"
+    driver = _driver()
+    text = ", ".join([torch.__version__, *names, *([driver] if driver else [])])
+    if broken:
+        return Finding("PyTorch", "problem", f"{text}; cannot compute on {'; '.join(broken)}", OTHER_BUILD)
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         return Finding(
             "PyTorch",
@@ -63,17 +71,50 @@ def _gpus(torch: Any) -> Finding:
     return Finding("PyTorch", "ok", f"{text}, bfloat16")
 
 
+def _why_not(torch: Any, number: int) -> str | None:
+    """Why PyTorch cannot compute on a GPU that it sees; None where it can."""
+    major, minor = torch.cuda.get_device_capability(number)
+    built = torch.cuda.get_arch_list()
+    if built and not any(_runs(arch, major, minor) for arch in built):
+        return (
+            f"its compute capability is {major}.{minor}, and this PyTorch has kernels for {', '.join(built)}"
+        )
+    try:
+        ones = torch.ones((16, 16), device=f"cuda:{number}")
+        total = (ones @ ones).sum().item()
+    except Exception as error:  # a driver that is too old, a GPU that has fallen off, no memory left
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None if total == 16**3 else f"a product of matrices adds up to {total:g}, not {16**3}"
+
+
+def _runs(arch: str, major: int, minor: int) -> bool:
+    """Whether code built for `arch` runs on a GPU: sm_XY on X.Y and later X.*, compute_XY (compiled on first
+    use) also on later generations; with a letter only on the GPU itself (a) or its family (f)."""
+    kind, _, version = arch.partition("_")
+    letter = version.lstrip("0123456789")
+    digits = version[: len(version) - len(letter)]
+    if kind not in ("sm", "compute") or len(digits) < 2:
+        return True  # a name that this version does not know; the product will tell
+    built = int(digits[:-1]), int(digits[-1])
+    if letter == "a":
+        return built == (major, minor)
+    return built <= (major, minor) and (built[0] == major or (kind == "compute" and not letter))
+
+
 def _driver() -> str | None:
-    """The GPUs that the driver knows, in words."""
+    """The GPUs that the driver knows and its version, in words."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
+    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    gpus = [line for line in done.stdout.splitlines() if line.startswith("GPU")]
-    return f"{len(gpus)} NVIDIA GPU{'s' * (len(gpus) != 1)}" if done.returncode == 0 and gpus else None
+    versions = [line.strip() for line in done.stdout.splitlines() if line[:1].isdigit()]
+    if done.returncode or not versions:
+        return None
+    return f"{len(versions)} NVIDIA GPU{'s' * (len(versions) != 1)} with driver {versions[0]}"
 
 
 def check_cores() -> Finding:

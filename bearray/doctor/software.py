@@ -171,10 +171,49 @@ def _extensions() -> str:
     return os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")
 
 
-def check_ray() -> Finding:
-    """Ray can be imported."""
+def check_ray(constraints: Path = CONSTRAINTS, *, start: bool = False) -> Finding:
+    """Ray can be imported, is the tested version, and a node of it starts.
+
+    Args:
+        start: start a node of its own, have it do something, and stop it again (some seconds).
+    """
     try:
         ray = importlib.import_module("ray")
     except Exception as error:  # a broken binary raises what it likes
         return Finding("Ray", "problem", f"cannot be imported: {error}", _install())
-    return Finding("Ray", "ok", f"{ray.__version__}")
+    text = str(ray.__version__)
+    if start:
+        wrong = _start_node()
+        if wrong:
+            return Finding(
+                "Ray",
+                "problem",
+                f"{text}: a node does not start: {wrong}",
+                "look into /tmp/ray/session_latest/logs; a proxy, a full disk and little shared memory are "
+                "common reasons",
+            )
+        text += "; a node starts and answers"
+    pins = [pin for pin in _pins(constraints) if pin.name == "ray"] if constraints.is_file() else []
+    if pins and not pins[0].specifier.contains(ray.__version__, prereleases=True):
+        tested = str(pins[0].specifier).removeprefix("==")
+        return Finding("Ray", "warning", f"{text}; bearray is tested with {tested}", _install())
+    return Finding("Ray", "ok", text)
+
+
+def _start_node() -> str | None:
+    """What goes wrong when a node of Ray is started, in a process of its own; None if nothing does."""
+    code = (
+        "import ray; ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False, "
+        "logging_level='ERROR'); print('answer', ray.get(ray.remote(lambda: 42).remote())); ray.shutdown()"
+    )
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, env=own
+        )
+    except subprocess.TimeoutExpired:
+        return "it did not answer within 3 minutes"
+    if done.returncode == 0 and "answer 42" in done.stdout:
+        return None
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"exit code {done.returncode}"

@@ -19,13 +19,42 @@ from bearray.doctor.hardware import GIB
 Usage = namedtuple("Usage", "total used free")
 
 
-def fake_torch(*, gpus: list[tuple[float, float]], bf16: bool = True, cuda: str | None = "13.0") -> Any:
+class Ones:
+    """What `torch.ones` returns, of a GPU that computes, computes wrongly, or not at all."""
+
+    def __init__(self, outcome: float | Exception) -> None:
+        self.outcome = outcome
+
+    def __matmul__(self, other: Ones) -> Ones:
+        return self
+
+    def sum(self) -> Ones:
+        return self
+
+    def item(self) -> float:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def fake_torch(
+    *,
+    gpus: list[tuple[float, float]],
+    bf16: bool = True,
+    cuda: str | None = "13.0",
+    capability: tuple[int, int] = (9, 0),
+    outcomes: dict[str, Any] | None = None,
+    built: list[str] | None = None,
+) -> Any:
     return SimpleNamespace(
         __version__="2.13.0",
         version=SimpleNamespace(cuda=cuda),
+        ones=lambda shape, device: Ones((outcomes or {}).get(device, 4096.0)),
         cuda=SimpleNamespace(
             is_available=lambda: bool(gpus),
             device_count=lambda: len(gpus),
+            get_device_capability=lambda number: capability,
+            get_arch_list=lambda: ["sm_75", "sm_80", "sm_90", "sm_120"] if built is None else built,
             get_device_properties=lambda number: SimpleNamespace(name=f"Card {number}"),
             mem_get_info=lambda number: tuple(int(x * GIB) for x in gpus[number]),
             is_bf16_supported=lambda including_emulation: bf16,
@@ -33,10 +62,18 @@ def fake_torch(*, gpus: list[tuple[float, float]], bf16: bool = True, cuda: str 
     )
 
 
+def fake_driver(monkeypatch: pytest.MonkeyPatch, says: str | None) -> None:
+    """nvidia-smi; None: there is none."""
+    monkeypatch.setattr(shutil, "which", lambda name: says and f"/bin/{name}")
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, says, "")
+    )
+
+
 @pytest.mark.parametrize(
     ("gpus", "bf16", "status", "text"),
     [
-        ([(70, 80)], True, "ok", "Card 0 (70 of 80 GiB free), bfloat16"),
+        ([(70, 80)], True, "ok", "Card 0 (70 of 80 GiB free), 2 NVIDIA GPUs with driver 580.65.06, bfloat16"),
         ([(70, 80), (10, 80)], True, "warning", "Card 1 (10 of 80 GiB free)"),
         ([(14, 16)], False, "warning", "without bfloat16"),
     ],
@@ -45,8 +82,57 @@ def test_gpus(
     monkeypatch: pytest.MonkeyPatch, gpus: list[tuple[float, float]], bf16: bool, status: str, text: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", fake_torch(gpus=gpus, bf16=bf16))
+    fake_driver(monkeypatch, "580.65.06\n580.65.06\n")
     found = hardware.check_torch()
     assert found.status == status and text in found.text and bool(found.mend) == (status != "ok")
+
+
+def test_a_gpu_that_pytorch_has_no_kernels_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A V100 is seen, has no bfloat16, and float32 would not help: nothing runs on it."""
+    torch = fake_torch(gpus=[(16, 16)], bf16=False, capability=(7, 0))
+    torch.ones = lambda *_, **__: pytest.fail("its failed kernel would break later calls")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    fake_driver(monkeypatch, None)
+    found = hardware.check_torch()
+    assert found.status == "problem" and "float32" not in found.mend and "older GPUs" in found.mend
+    assert (
+        "Card 0 (GPU 0): its compute capability is 7.0, and this PyTorch has kernels for sm_75" in found.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (RuntimeError("CUDA error: no kernel image\nCompile with"), "(GPU 1): CUDA error: no kernel image"),
+        (4095.0, "(GPU 1): a product of matrices adds up to 4095, not 4096"),
+    ],
+)
+def test_each_gpu_must_compute(monkeypatch: pytest.MonkeyPatch, outcome: Any, text: str) -> None:
+    torch = fake_torch(gpus=[(70, 80), (70, 80)], outcomes={"cuda:1": outcome})
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    fake_driver(monkeypatch, None)
+    found = hardware.check_torch()
+    assert found.status == "problem" and found.text.endswith(text) and "Card 0 (70 of 80" in found.text
+
+
+@pytest.mark.parametrize(
+    ("arch", "capability", "runs"),
+    [
+        ("sm_80", (8, 6), True),
+        ("sm_86", (8, 0), False),
+        ("sm_80", (9, 0), False),
+        ("compute_80", (12, 0), True),
+        ("compute_90", (8, 9), False),
+        ("sm_90a", (9, 0), True),
+        ("sm_100a", (10, 3), False),
+        ("sm_100f", (10, 3), True),
+        ("sm_100f", (12, 0), False),
+        ("sm_120", (12, 1), True),
+        ("gfx942", (9, 4), True),  # AMD: the product tells
+    ],
+)
+def test_which_code_runs_where(arch: str, capability: tuple[int, int], runs: bool) -> None:
+    assert hardware._runs(arch, *capability) is runs
 
 
 @pytest.mark.parametrize(
@@ -54,12 +140,12 @@ def test_gpus(
     [
         (None, None, "note", "no GPU"),
         (
-            "GPU 0: Card\nGPU 1: Card\n",
+            "470.1\n470.1\n",
             None,
             "warning",
-            "built without CUDA, but the machine has 2 NVIDIA GPUs",
+            "built without CUDA, but the machine has 2 NVIDIA GPUs with driver 470.1",
         ),
-        ("GPU 0: Card\n", "13.0", "warning", "cannot use it, but the machine has 1 NVIDIA GPU"),
+        ("470.1\n", "13.0", "warning", "cannot use it, but the machine has 1 NVIDIA GPU with driver 470.1"),
         ("No devices were found\n", "13.0", "note", "no GPU"),
     ],
 )
@@ -67,10 +153,7 @@ def test_a_gpu_that_pytorch_does_not_see(
     monkeypatch: pytest.MonkeyPatch, driver: str | None, cuda: str | None, status: str, text: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", fake_torch(gpus=[], cuda=cuda))
-    monkeypatch.setattr(shutil, "which", lambda name: driver and f"/bin/{name}")
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, driver, "")
-    )
+    fake_driver(monkeypatch, driver)
     found = hardware.check_torch()
     assert found.status == status and text in found.text
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,3 +138,44 @@ def test_ray_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", broken)
     found = software.check_ray()
     assert found.status == "problem" and "libcrypt" in found.text
+
+
+@pytest.mark.parametrize(("version", "status"), [("2.60.0", "ok"), ("2.61.1", "warning")])
+def test_another_ray_than_the_tested_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, status: str
+) -> None:
+    pins = tmp_path / "constraints.txt"
+    pins.write_text("ray==2.60.0\n")
+    monkeypatch.setattr(software.importlib, "import_module", lambda _: SimpleNamespace(__version__=version))
+    found = software.check_ray(pins)
+    assert found.status == status and found.text.startswith(version) and bool(found.mend) == (status != "ok")
+    assert ("tested with 2.60.0" in found.text) == (status != "ok")
+    assert software.check_ray(tmp_path / "none").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "status", "text"),
+    [
+        (0, "answer 42\n", "", "ok", "a node starts and answers"),
+        (1, "", "Traceback\nRuntimeError: the raylet has died\n", "problem", "the raylet has died"),
+        (-9, "", "", "problem", "exit code -9"),
+        (None, "", "", "problem", "3 minutes"),
+    ],
+)
+def test_a_node_of_ray(
+    monkeypatch: pytest.MonkeyPatch, code: int | None, out: str, err: str, status: str, text: str
+) -> None:
+    asked: list[Any] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        asked.append(options["env"])
+        if code is None:
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        return subprocess.CompletedProcess(command, code, out, err)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert "node" not in software.check_ray().text and asked == []  # only when asked for
+    found = software.check_ray(start=True)
+    assert found.status == status and text in found.text and bool(found.mend) == (status != "ok")
+    assert "RAY_ADDRESS" not in asked[0]  # a node of its own, not a look at the cluster
