@@ -168,10 +168,17 @@ def test_the_curriculum_blanks_prompts_and_lets_projectors_rest(soft_run, monkey
     assert not Loop(always, task, log=dict, model=loop.model, **PARTS).curriculum
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_takes_a_step_with_soft_tokens(name, soft_run, soft_task, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [("llara", name) for name in OBJECTIVES]
+    # With users' tokens in the prompts: one of each kind of data that an objective asks for.
+    + [("allmrec", name) for name in ("bear", "beam_simulation", "cft", "igd", "sdpo", "sprec", "grpo")],
+)
+def test_every_objective_takes_a_step_with_soft_tokens(
+    backbone, name, soft_run, soft_task, monkeypatch
+) -> None:
     changes = {"objective.name": name, "model.soft.curriculum": False, "data.train_windows": 8}
-    config = soft_run("llara", {**changes, "train.epochs": 14 if name == "sprec" else 1, **FROZEN_LM})
+    config = soft_run(backbone, {**changes, "train.epochs": 14 if name == "sprec" else 1, **FROZEN_LM})
     # Flower asks SASRec for scores; the one behind the soft tokens is as good as another.
     monkeypatch.setattr("bearray.recommend.load_or_train_sasrec", soft_task.sasrec)
     rows: list[dict[str, Any]] = []
