@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bearray.baselines.cache import Fitted
 from bearray.baselines.sasrec import load_or_train_sasrec
 from bearray.batching import left_pad
-from bearray.config import DecodingConfig
+from bearray.config import DecodingConfig, SASRecConfig, override
 from bearray.decoding import (
     BeamResult,
     TitleEmbeddings,
@@ -44,7 +44,7 @@ class DecoderInputs:
         self.pad_token_id = task.pad_token_id
         self._popularity: Tensor | None = None
         self._embeddings: TitleEmbeddings | None = None
-        self._sasrec: Fitted | None = None
+        self._sasrec: dict[int | None, Fitted] = {}
 
     def popularity(self) -> Tensor:
         """[titles] float32 on the CPU: how often each title was interacted with in training."""
@@ -54,18 +54,21 @@ class DecoderInputs:
             self._popularity = torch.from_numpy(counts).float()
         return self._popularity
 
-    def text_free_scores(self, cases: Sequence[Case], name: Literal["popularity", "sasrec"]) -> Tensor:
-        """[U, titles] logits of a model without text, for D3; SASRec is trained when first asked for."""
-        if name == "popularity":
+    def text_free_scores(self, cases: Sequence[Case], decoding: DecodingConfig) -> Tensor:
+        """[U, titles] logits of D3's model without text; SASRec is trained when first asked for."""
+        if decoding.d3_scores == "popularity":
             # Counts plus one as probabilities: a title that training lacks stays possible.
             return self.popularity().add(1).log().expand(len(cases), -1)
-        return self.sasrec().title_scores([c.history_titles for c in cases])
+        return self.sasrec(decoding.d3_sasrec_epochs).title_scores([c.history_titles for c in cases])
 
-    def sasrec(self) -> Fitted:
-        """SASRec with its default settings, found in this machine's cache or trained when first asked for."""
-        if self._sasrec is None:
-            self._sasrec = load_or_train_sasrec(self._task.dataset, self._task.catalog.title_of_item)
-        return self._sasrec
+    def sasrec(self, epochs: int | None = None) -> Fitted:
+        """SASRec with its default settings, but for `epochs`; found in this machine's cache or trained when
+        first asked for."""
+        if epochs not in self._sasrec:
+            own = {"config": override(SASRecConfig(), {"train.epochs": epochs})} if epochs else {}
+            task = self._task
+            self._sasrec[epochs] = load_or_train_sasrec(task.dataset, task.catalog.title_of_item, **own)
+        return self._sasrec[epochs]
 
     def title_embeddings(self, model: nn.Module) -> TitleEmbeddings:
         """The titles' vectors under the base model, which must be the same one in all calls."""
@@ -118,7 +121,7 @@ def _decode(
             *asked, k=width, normalize=normalize, node_budget=decoding.exact_node_budget, **common
         )
     if decoding.method == "d3":
-        text_free = inputs.text_free_scores(cases, decoding.d3_scores)
+        text_free = inputs.text_free_scores(cases, decoding)
         return d3_beam_search(*asked, text_free, alpha=decoding.d3_alpha, normalize=normalize, **penalised)
     if decoding.method == "diverse":
         return diverse_beam_search(

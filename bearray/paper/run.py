@@ -21,6 +21,9 @@ from bearray.runs import Storage
 from bearray.tuning.config import CPU, SMOKE
 from bearray.tuning.watch import say
 
+DOCUMENT_SECONDS = 120.0
+"""The document is written after a step if it is older than this, since it takes seconds itself."""
+
 
 def run_paper(config: PaperConfig) -> Path:
     """Say what is missing and what it costs, run it, write the document; the same call again continues.
@@ -67,6 +70,7 @@ def run_paper(config: PaperConfig) -> Path:
 def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[str]:
     """Do the steps; what failed, and why."""
     began, failed = time.monotonic(), []
+    written = began
     for i, step in enumerate(todo, 1):
         what = f"{step.part.folder}: {step.title}"
         if step.done() >= step.runs():
@@ -81,8 +85,11 @@ def _work(config: PaperConfig, todo: Sequence[Step], storage: Storage) -> list[s
         except BearrayError as error:
             failed.append(f"{what}: {error}")
             say((f"{what} failed:", "red"), f" {error}")
+        if time.monotonic() - written < DOCUMENT_SECONDS:
+            continue
         try:
             write_document(config, pdf=False)  # an overnight run can be looked at while it goes on
+            written = time.monotonic()
         except BearrayError as error:  # it is written again at the end, and fails there if it must
             say(("the document cannot be written:", "red"), f" {error}")
     return failed

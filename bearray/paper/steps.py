@@ -13,6 +13,7 @@ from bearray.config import (
     DataConfig,
     LanguageModelConfig,
     RunConfig,
+    SASRecConfig,
     config_hash,
     differences,
     override,
@@ -50,6 +51,18 @@ from bearray.tuning.watch import say
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decodings:
+    """How often an LLM decodes the splits of a part, beside what the runs do that are trained meanwhile."""
+
+    valid: int = 0
+    """The validation windows of a run."""
+    test: int = 0
+    """Its test windows, in all versions of the tables."""
+    train: int = 0
+    """All training windows of the data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Some runs or measurements of one part."""
 
@@ -67,6 +80,10 @@ class Step:
     """The sweep that trains its runs, if it has LLMs trained."""
     methods: frozenset[str] = frozenset()
     """Those of the sweep's methods that it trains."""
+    decodes: Callable[[], Decodings] | None = None
+    """What an LLM still decodes in it."""
+    unpriced: str = ""
+    """What in it takes time that is not estimated."""
 
 
 def steps(config: PaperConfig, wanted: Needs) -> Iterator[Step]:
@@ -147,12 +164,20 @@ def _d3(config: PaperConfig, part: Part) -> Step:
     def place(seed: int) -> Storage:
         return storage.child(f"{D3}-{seed}")
 
+    def missing() -> list[int]:
+        return [seed for seed in config.seeds if not place(seed).exists(RESULT)]
+
+    def decodes() -> Decodings:
+        left = missing()
+        chosen_from = len(config.d3_alpha) if config.seeds[0] in left else 1  # by the first seed's model
+        return Decodings(valid=len(left) + chosen_from - 1, test=len(left))
+
     def do() -> None:
         connect()
-        options = [
-            {"decoding.method": D3, "decoding.d3_alpha": alpha, "decoding.d3_scores": config.d3_scores}
-            for alpha in config.d3_alpha
-        ]
+        own = {"decoding.method": D3, "decoding.d3_scores": config.d3_scores}
+        if (epochs := _d3_epochs(config)) is not None:
+            own["decoding.d3_sasrec_epochs"] = epochs
+        options = [{**own, "decoding.d3_alpha": alpha} for alpha in config.d3_alpha]
         valid = storage.child("valid")
         first = _trained(config, part, "sft", config.seeds[0])
         changes = choose_decoding(first, options, valid, on_shard=_telling(f"{D3} of {first.name}"))
@@ -165,23 +190,30 @@ def _d3(config: PaperConfig, part: Part) -> Step:
     def check() -> None:
         # what was tried on validation, whether or not it was chosen
         tried = [d for d in _manifests(storage.child("valid")) if d["decoding"]["method"] == D3]
-        asked = [(alpha, config.d3_scores) for alpha in config.d3_alpha]
-        there = sorted({(d["decoding"]["d3_alpha"], d["decoding"]["d3_scores"]) for d in tried})
+        asked = [(alpha, _d3_model(config.d3_scores, _d3_epochs(config))) for alpha in config.d3_alpha]
+        there = sorted(
+            {
+                (d["d3_alpha"], _d3_model(d["d3_scores"], d.get("d3_sasrec_epochs")))
+                for d in (manifest["decoding"] for manifest in tried)
+            }
+        )
         ended = place(config.seeds[0]).exists(RESULT)
         if set(there) - set(asked) or (ended and len(asked) > 1 and set(asked) - set(there)):
             raise ResumeError(
                 f"{storage.root} was decoded with {_d3_words(there)}, and is asked for with "
-                f"{_d3_words(asked)}; repeat the earlier --d3-alpha and --d3-scores, or choose another "
-                "--storage"
+                f"{_d3_words(asked)}; repeat the earlier --d3-alpha, --d3-scores and --d3-sasrec-epochs, or "
+                "choose another --storage"
             )
 
     return Step(
         title="decode SFT's model with D3",
         part=part,
         runs=lambda: len(config.seeds),
-        done=lambda: sum(place(seed).exists(RESULT) for seed in config.seeds),
+        done=lambda: len(config.seeds) - len(missing()),
         do=do,
         check=check,
+        decodes=decodes,
+        unpriced="the training of SASRec, where it is not there yet" if config.d3_scores == "sasrec" else "",
     )
 
 
@@ -191,8 +223,22 @@ def _manifests(folder: Storage) -> list[dict[str, Any]]:
     return [folder.read_json(f"{name}/{MANIFEST}") for name in names if folder.exists(f"{name}/{MANIFEST}")]
 
 
+_SASREC_EPOCHS = SASRecConfig().train.epochs
+
+
+def _d3_epochs(config: PaperConfig) -> int | None:
+    """`decoding.d3_sasrec_epochs`: the default is not named, so that it is the same wherever it is from."""
+    epochs = config.d3_sasrec_epochs or config.baseline_epochs
+    return epochs if config.d3_scores == "sasrec" and epochs != _SASREC_EPOCHS else None
+
+
+def _d3_model(scores: str, epochs: int | None) -> str:
+    """popularity, or SASRec with its epochs."""
+    return f"sasrec of {epochs or _SASREC_EPOCHS} epochs" if scores == "sasrec" else scores
+
+
 def _d3_words(options: Sequence[tuple[float, str]]) -> str:
-    """d3_alpha 0.5, 0.9 and d3_scores sasrec."""
+    """d3_alpha 0.5, 0.9 and d3_scores sasrec of 20 epochs."""
     alphas, scores = (dict.fromkeys(str(option[i]) for option in options) for i in (0, 1))
     return f"d3_alpha {', '.join(alphas)} and d3_scores {', '.join(scores)}"
 
@@ -239,6 +285,7 @@ def _pruning(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
         done=done,
         do=do,
         check=check,
+        unpriced="exact search",
     )
 
 
@@ -289,7 +336,15 @@ def _timing(config: PaperConfig, part: Part, methods: frozenset[str]) -> Step:
         )
 
     title = f"time training steps of {labels(methods)}"
-    return Step(title=title, part=part, runs=lambda: len(methods), done=done, do=do, check=check)
+    return Step(
+        title=title,
+        part=part,
+        runs=lambda: len(methods),
+        done=done,
+        do=do,
+        check=check,
+        unpriced="the timing",
+    )
 
 
 def _timed(config: PaperConfig, part: Part, methods: Sequence[str]) -> tuple[str, ...]:
@@ -383,12 +438,26 @@ def _baseline(config: PaperConfig, name: str, method: str) -> Step:
             llm = LanguageModelConfig(base_model=part_base(config, part), teacher=teacher, actors=actors)
             train_and_test(method, settings(seed), data, place(seed), llm=llm, connect=connect)
 
+    def done() -> int:
+        return sum(place(seed).exists(RESULT) for seed in config.seeds)
+
+    def decodes() -> Decodings:
+        """The teacher's lists serve all seeds."""
+        return Decodings(train=int(done() == 0))
+
+    others = {
+        "none": "",
+        "teacher": " and vectors of titles",
+        "chains": ", vectors of titles and chains of thought",
+    }
     return Step(
         title=f"train and test {method}",
         part=part,
         runs=lambda: len(config.seeds),
-        done=lambda: sum(place(seed).exists(RESULT) for seed in config.seeds),
+        done=done,
         do=do,
+        decodes=decodes if entry.llm == "teacher" else None,
+        unpriced=f"its own training{others[entry.llm]}",
     )
 
 

@@ -39,6 +39,7 @@ FREE_TO_CHANGE = (
 """Settings of a run that may change while it is continued, because no result depends on them."""
 
 _ADDED = {
+    "decoding.d3_sasrec_epochs": None,
     "evaluation.also_length_penalty": False,
     "objective.last_weight": None,
     "objective.power": None,

@@ -115,7 +115,10 @@ def write_paper(root: Path) -> PaperConfig:
         write_run(
             root / TOY.folder / "decoded" / f"d3-{seed}", method="D3", hit=0.12, seed=seed + 7, n=N,
             users_count=USERS, dataset="toy", full=False, epochs=1,
-            changes={"objective.name": "sft", "decoding.method": "d3", "train.seed": seed},
+            changes={
+                "objective.name": "sft", "train.seed": seed, "decoding.method": "d3",
+                "decoding.d3_alpha": 0.7, "decoding.d3_scores": "sasrec", "decoding.d3_sasrec_epochs": 20,
+            },
         )  # fmt: skip
         if seed == 42:
             for run, pruned in ((sft, 38), (msl, 20), (bear, 4)):

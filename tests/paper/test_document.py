@@ -255,7 +255,7 @@ def test_table_1_has_ours_and_the_papers(folder: Path, page: str) -> None:
     assert "0.0735%" in page
 
 
-def test_what_is_comparable_is_said_from_the_runs(folder: Path, page: str) -> None:
+def test_what_is_comparable_is_said_from_the_runs(config: PaperConfig, folder: Path, page: str) -> None:
     facts = {(r["element"], r["about"]): r for r in rows_of(folder, "comparable.csv")}
     two = {about: facts["Table 2", about] for element, about in facts if element == "Table 2"}
     assert two["base model"]["comparable"] == "other" and "local stand-in" in two["base model"]["ours"]
@@ -266,6 +266,12 @@ def test_what_is_comparable_is_said_from_the_runs(folder: Path, page: str) -> No
     }  # fmt: skip
     assert "3 trials on validation" in two["lambda/xi"]["ours"]
     assert facts["Table 5", "sampled users"]["comparable"] == "other"
+    told = two["model without text"]["ours"]
+    row = json.loads((Path(config.storage) / "toy/baselines/sasrec-42/result.json").read_text())
+    assert told == (
+        "toy: D3 alpha 0.7, SASRec of 20 epochs, the row's own of that seed (validation NDCG@10 "
+        f"{row['valid']['ndcg@10']:.4f})"
+    )
     assert facts["Figure 3", "data"]["comparable"] == "same"
     assert "Not comparable with the paper number by number: data, base model" in page
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from bearray.errors import BearrayError, ConfigError, MissingFileError, ResumeEr
 from bearray.paper import run as paper_run
 from bearray.paper import steps as paper_steps
 from bearray.paper.config import PaperConfig, defaults
-from bearray.paper.cost import costs
+from bearray.paper.cost import costs, lines
 from bearray.paper.data import prepare_data
 from bearray.paper.parts import Part, needs
 from bearray.paper.run import run_paper
@@ -64,6 +65,7 @@ def run(
         monkeypatch.setattr(paper_run, "steps", lambda config, wanted: [w.step() for w in work])
         monkeypatch.setattr(paper_run, "prepare_data", lambda config: {"demo": open_dataset(demo_dir)})
         monkeypatch.setattr(paper_run, "write_document", write)
+        monkeypatch.setattr(paper_run, "DOCUMENT_SECONDS", 0.0)
         try:
             return written, run_paper(replace(smoke, **changes))
         except BearrayError as error:
@@ -279,8 +281,8 @@ def only(config: PaperConfig, words: str) -> Step:
     ("changes", "message"),
     [
         ({}, None),
-        ({"pruning_windows": None}, r"pruning_windows: 24 -> 60"),
-        ({"pruning_windows": 30}, r"pruning_windows: 24 -> 30"),
+        ({"pruning_windows": None}, r"pruning_windows: \d+ -> 60"),
+        ({"pruning_windows": 30}, r"pruning_windows: \d+ -> 30"),
         ({"pruning_budget": 9}, r"pruning_budget: None -> 9"),
     ],
 )
@@ -291,7 +293,9 @@ def test_prunings_measured_otherwise_are_refused(
     step.check()
     folder = plant(smoke, step, "SFT", 42) / "pruning"
     folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps({"rows": 24, "of": 60, "node_budget": None}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"rows": smoke.pruning_windows, "of": 60, "node_budget": None})
+    )
     step = only(replace(smoke, figure=(3,), **changes), "prunes")
     if message is None:
         return step.check()
@@ -324,6 +328,28 @@ def test_d3_decoded_otherwise_is_refused(
         return step.check()
     with pytest.raises(ResumeError, match=message):
         step.check()
+
+
+def test_d3_asks_the_sasrec_of_the_row(smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is told otherwise; at the paper's epochs nothing is named, as in earlier versions."""
+    asked: list[Any] = []
+    monkeypatch.setattr(paper_steps, "connect", lambda: None)
+    monkeypatch.setattr(paper_steps, "_trained", lambda *_: SimpleNamespace(name="sft"))
+    monkeypatch.setattr(paper_steps, "choose_decoding", lambda run, options, *_, **__: options[0])
+    monkeypatch.setattr(paper_steps, "redecoded", lambda run, changes, *_, **__: asked.append(changes))
+    config = replace(smoke, table=(2,), d3_scores="sasrec", baseline_epochs=20)
+    plain = {"decoding.method": "d3", "decoding.d3_scores": "sasrec", "decoding.d3_alpha": 0.9}
+    for changes, epochs in (
+        ({}, 20), ({"d3_sasrec_epochs": 5}, 5), ({"d3_sasrec_epochs": 200}, None),
+        ({"baseline_epochs": None}, None),
+    ):  # fmt: skip
+        only(replace(config, **changes), "D3").do()
+        assert asked.pop() == plain | ({} if epochs is None else {"decoding.d3_sasrec_epochs": epochs})
+    made = {"method": "d3", "d3_alpha": 0.9, "d3_scores": "sasrec"}  # by a version without the setting
+    part_storage(config, PART).write_json("decoded/valid/sft-0/manifest.json", {"decoding": made})
+    only(replace(config, d3_sasrec_epochs=200), "D3").check()
+    with pytest.raises(ResumeError, match=r"sasrec of 200 epochs, and .* sasrec of 20 epochs"):
+        only(config, "D3").check()
 
 
 def test_more_rounds_or_methods_are_timed_and_fewer_are_said(
@@ -381,3 +407,53 @@ def test_the_document_alone_takes_nothing_but_tables_and_figures(run: Any, smoke
             run_paper(replace(defaults(), storage=smoke.storage, document_only=True, **changes))
     written, document = run(seeds=(7, 8), document_only=True, figure=(3,))
     assert written == [document]
+
+
+def test_figure_7_alone_has_the_price_of_sft(smoke: PaperConfig) -> None:
+    """The preference methods begin from SFT's model, so a sweep trains and tests it first."""
+    config = replace(smoke, figure=(7,))
+    prepare_data(config)
+    step = next(steps(config, needs(config)))
+    assert step.methods == {"sdpo", "sdpo_bear"}
+
+    def price() -> float:
+        (cost,) = costs(config, [step])
+        assert cost.hours is not None
+        return cost.hours.seconds
+
+    alone = price()
+    plant(config, step, "SFT", 42)
+    assert price() < 0.8 * alone
+
+
+def test_what_is_decoded_has_a_price_and_what_has_none_is_said(smoke: PaperConfig) -> None:
+    config = replace(smoke, table=(2,), baselines=("sasrec", "dllm2rec"), d3_scores="sasrec")
+    prepare_data(config)
+
+    def of(words: str, **changes: Any) -> Any:
+        asked = replace(config, **changes)
+        return costs(asked, [only(asked, words)])[0]
+
+    few, many, seeds = of("D3"), of("D3", d3_alpha=(0.5, 0.7, 0.9)), of("D3", seeds=(42, 43))
+    assert 0 < few.hours.seconds < many.hours.seconds < 3 * few.hours.seconds
+    assert seeds.hours.seconds == pytest.approx(2 * few.hours.seconds)
+    teacher = of("dllm2rec")
+    assert teacher.hours.seconds > 0
+    assert teacher.without == "not estimated: its own training and vectors of titles"
+    assert (of("sasrec").hours, of("sasrec").without) == (None, "not estimated: its own training")
+    part_storage(config, PART).write_json("decoded/d3-42/result.json", {"status": "finished"})
+    assert (of("D3").hours, of("D3").without) == (None, "")
+    text = "\n".join(lines(costs(config, list(steps(config, needs(config)))), config))
+    assert "train and test dllm2rec: 1 of 1 to do, " in text and "what is estimated, together: " in text
+    assert "short beside" not in text
+
+
+def test_figure_8_is_priced_for_all_that_it_runs(smoke: PaperConfig) -> None:
+    """The search draws its values from a range: none of the grid's is left out because it was drawn."""
+    config = replace(smoke, figure=(8,), lam=(0.25, 2.0), xi=(1.0, 2.0))
+    prepare_data(config)
+    assert config.run.objective.lam == 0.25 and config.run.objective.xi == 1.0
+    four, two = (
+        costs(each, [figure_8(each)])[0].hours for each in (config, replace(config, lam=(3.0,), xi=(3.0,)))
+    )
+    assert four is not None and two is not None and four.seconds == pytest.approx(2 * two.seconds)

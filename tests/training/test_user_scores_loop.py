@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from bearray.baselines import cache, load_or_train_sasrec
-from bearray.config import BaselineTrainConfig, SASRecConfig
+from bearray.config import BaselineTrainConfig, DecodingConfig, SASRecConfig
 from bearray.recommend import DecoderInputs
 from bearray.training.checks import check_objective
 from bearray.training.loop import Loop
@@ -61,8 +62,18 @@ def test_it_is_trained_once_and_shared_with_decoding(make_run, micro_task, train
     sasrec = again.decoder_inputs.sasrec()
     assert sasrec is again.decoder_inputs.sasrec() and sasrec.folder == first.decoder_inputs.sasrec().folder
     cases = micro_task.cases("valid")[:2]
-    scores = again.decoder_inputs.text_free_scores(cases, "sasrec")
+    scores = again.decoder_inputs.text_free_scores(cases, DecodingConfig(d3_scores="sasrec"))
     torch.testing.assert_close(scores, sasrec.title_scores([c.history_titles for c in cases]))
+
+
+def test_d3_may_ask_one_of_other_epochs(micro_task, trained) -> None:
+    inputs = DecoderInputs(micro_task, "cpu")
+    cases = micro_task.cases("valid")[:2]
+    scores = inputs.text_free_scores(cases, DecodingConfig(d3_scores="sasrec", d3_sasrec_epochs=1))
+    own, usual = inputs.sasrec(1), inputs.sasrec()
+    assert json.loads((own.folder / cache.CARD).read_text())["config"]["train"]["epochs"] == 1
+    torch.testing.assert_close(scores, own.title_scores([c.history_titles for c in cases]))
+    assert own.folder != usual.folder and inputs.sasrec(1) is own and inputs.sasrec() is usual
 
 
 def test_scores_are_those_of_the_windows_asked_for(micro_task) -> None:

@@ -221,14 +221,14 @@ def sample_fact(material: Material, sheets: Sequence[Sheet]) -> Fact:
 
 
 def text_free_fact(sheets: Sequence[Sheet]) -> Fact | None:
-    """What D3, and objectives that ask one in training, take for the model without text; None without them."""
+    """The model without text of D3, and of objectives that ask one in training; None without them."""
     told = []
     for sheet in sheets:
         line = sheet.line("d3")
         for run in line.method.tested[:1] if line else ():
             told.append(f"{sheet.dataset}: D3 {_d3_words(run, sheet)}")
     asking = {
-        method_name(run.objective)
+        NAMES.get(run.objective, run.method)
         for sheet in sheets
         for line in sheet.lines
         for run in line.method.tested

@@ -13,6 +13,7 @@ from bearray.paper.document.facts import (
     run_facts,
     sample_fact,
     split_cases_fact,
+    text_free_fact,
 )
 from bearray.paper.document.read import Material
 from bearray.paper.document.sheets import Sheet
@@ -75,6 +76,8 @@ def sheet_facts(material: Material, table: int, sheets: Sequence[Sheet]) -> list
                 same=None,
             )
         )
+    if (text_free := text_free_fact(shown)) is not None:
+        facts.append(text_free)
     if table == 5:
         facts.append(sample_fact(material, shown))
     return facts
