@@ -70,6 +70,8 @@ class PaperConfig:
     """D3: weights of the language model, of which validation chooses."""
     d3_scores: Literal["popularity", "sasrec"] = "sasrec"
     """D3: the text-free model."""
+    d3_sasrec_epochs: int | None = None
+    """D3: epochs of its SASRec (None: as the row SASRec has, so that they are one model)."""
     chains: int | None = None
     """LLM-CF: chains of thought that the language model writes (None: 2,000)."""
     pruning_windows: int | None = 1_000
@@ -115,7 +117,7 @@ class PaperConfig:
             raise ConfigError(f"baselines has {unknown[0]!r}; it must be of {', '.join(BASELINES)}")
         for name in ("sample_users", "trials", "timing_rounds"):
             at_least(name, getattr(self, name), 1)
-        for name in ("baseline_epochs", "pruning_windows", "pruning_budget", "chains"):
+        for name in ("baseline_epochs", "d3_sasrec_epochs", "pruning_windows", "pruning_budget", "chains"):
             optional_count(name, getattr(self, name))
 
     def _check_sampled(self) -> None:

@@ -77,7 +77,8 @@ def train_loop(settings: dict[str, Any]) -> None:
     if rank == 0:
         log.keep_until(loop.epoch)
     if config.decoding.method == "d3" and config.decoding.d3_scores == "sasrec":
-        loop.decoder_inputs.sasrec()  # now: it may be trained for hours, which is no hang
+        # now: it may be trained for hours, which is no hang
+        loop.decoder_inputs.sasrec(config.decoding.d3_sasrec_epochs)
     body: Any = causal_lm(loop.model).base_model
     body.register_forward_pre_hook(watchdog.progress)
     with watchdog.watching():
