@@ -13,7 +13,7 @@ from ray.exceptions import OutOfMemoryError as NodeOutOfMemoryError
 from ray.exceptions import RayActorError
 
 from bearray.config import TrainConfig
-from bearray.errors import BearrayError, StorageError
+from bearray.errors import BearrayError, ResumeError, StorageError
 from bearray.runs import Storage
 from bearray.training.events import EVENTS, events, tell
 
@@ -80,13 +80,14 @@ class FailureLog(ray.train.UserCallback):
             tries = f"tried {self.memory} times with the same settings"
             end = OutOfMemoryError(f"{failure.message}; {tries}; {memory_advice(self.train)}")
         try:
-            tell(
-                storage,
-                failure.message,
-                why=failure.why,
-                ranks=list(failure.ranks),
-                ended_the_run=end is not None,
-            )
+            if not isinstance(end, ResumeError):  # `train` may go on from an earlier checkpoint, and tells
+                tell(
+                    storage,
+                    failure.message,
+                    why=failure.why,
+                    ranks=list(failure.ranks),
+                    ended_the_run=end is not None,
+                )
             storage.delete(HUNG)
         except BearrayError as error:  # a record that cannot be kept is no reason to end the run
             logger.error("%s; not recorded: %s", failure.message, error)

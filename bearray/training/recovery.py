@@ -5,7 +5,7 @@ Ray copies a checkpoint to storage file by file and then overwrites its record, 
 full disk can leave a checkpoint that lacks a part, or an empty record. What is on disk decides: a checkpoint
 counts when its files have the sizes and checksums that its state.json names, and metrics.jsonl has its epoch.
 The run continues from the newest one for which the best one up to it is there as well; without that, it could
-end without its best epoch.
+end without its best epoch. What Ray keeps is enough for that when the newest one is damaged (`written.KEEP`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bearray.errors import DataError, MissingFileError
 from bearray.runs import CHECKPOINTS, Storage, fetch_folder
 from bearray.training.events import tell
 from bearray.training.state_file import read_state
-from bearray.training.written import METRICS, SCORE, epoch_report
+from bearray.training.written import KEEP, KEPT, METRICS, SCORE, epoch_reports
 
 RECORD = "checkpoint_manager_snapshot.json"
 """Ray Train's record of a run's checkpoints."""
@@ -29,23 +29,26 @@ _PREFIX = "checkpoint_"
 Metrics = Mapping[str, Any]
 
 
-def recover(folder: Storage) -> None:
+def recover(folder: Storage) -> bool:
     """Make a run's folder fit to be continued; of a run that was not disturbed, nothing is changed.
 
     Checkpoints that are not continued from are deleted, and the reason is told in events.jsonl.
+
+    Returns:
+        Whether anything was damaged.
 
     Raises:
         StorageError: it cannot be read or written.
     """
     place = folder.child(CHECKPOINTS)
     if not place.exists():
-        return
+        return False
     found = _look(folder)
     latest = found.latest
     keep = found.keep(latest)
     record = _record([(name, found.metrics[epoch]) for epoch, name in keep])
     if _same(place, record) and set(found.names) == {name for _, name in keep}:
-        return
+        return False
     reasons = list(found.damaged)
     if place.exists(RECORD) and not _readable(place):
         reasons.append(f"Ray Train's record {CHECKPOINTS}/{RECORD} cannot be read")
@@ -56,10 +59,11 @@ def recover(folder: Storage) -> None:
     if not keep:
         folder.delete(CHECKPOINTS)
         folder.delete(METRICS)
-        return
+        return bool(reasons)
     place.write_json(RECORD, record)
     for name in set(found.names) - {name for _, name in keep}:
         place.delete(name)
+    return bool(reasons)
 
 
 @dataclass
@@ -88,18 +92,19 @@ class _Found:
         return max((epoch for epoch in equal if epoch in self.whole), default=None)
 
     def keep(self, latest: int | None) -> list[tuple[int, str]]:
-        """Epoch and name of the checkpoints to keep: the best one, if it is another one, and the latest."""
+        """Epoch and name of the checkpoints to keep, oldest first: those that Ray would keep of these."""
         if latest is None:
             return []
         best = self._best(latest)
         assert best is not None
-        return [(epoch, self.whole[epoch]) for epoch in sorted({best, latest})]
+        until = sorted((e for e in self.whole if e <= latest), key=lambda e: float(self.metrics[e][KEEP]))
+        return [(epoch, self.whole[epoch]) for epoch in sorted({*until[-KEPT:], best, latest})]
 
 
 def _look(folder: Storage) -> _Found:
     try:
         rows = folder.read_lines(METRICS)
-        metrics = {int(row["epoch"]): epoch_report(row) for row in rows if row["kind"] == "epoch"}
+        metrics = epoch_reports(rows)
     except (DataError, KeyError, TypeError, ValueError) as error:
         return _Found({}, damaged=[f"{METRICS} cannot be read ({error})"])
     place = folder.child(CHECKPOINTS)
@@ -123,7 +128,7 @@ def _record(kept: list[tuple[str, Metrics]]) -> dict[str, Any]:
     results: list[dict[str, Any]] = [
         {"version": 0, "checkpoint_dir_name": name, "metrics": dict(row)} for name, row in kept
     ]
-    ordered = sorted(results, key=lambda r: (r["metrics"][SCORE], r["metrics"]["epoch"]))
+    ordered = sorted(results, key=lambda r: float(r["metrics"][KEEP]))
     return {
         "ray_version": ray.__version__,
         "checkpoint_results": ordered,
@@ -147,17 +152,17 @@ def _readable(place: Storage) -> bool:
 
 
 def _same(place: Storage, record: dict[str, Any]) -> bool:
-    """Ray's record names the same checkpoints."""
+    """Ray's record names the same checkpoints, in the same order."""
     try:
         return _names(place.read_json(RECORD)) == _names(record)
     except (DataError, MissingFileError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _names(record: dict[str, Any]) -> tuple[list[str], str | None]:
+def _names(record: dict[str, Any]) -> tuple[list[tuple[str, float | None]], str | None]:
     latest = record["latest_checkpoint_result"] or {}
-    names = sorted(result["checkpoint_dir_name"] for result in record["checkpoint_results"])
-    return names, latest.get("checkpoint_dir_name")
+    kept = [(r["checkpoint_dir_name"], r["metrics"].get(KEEP)) for r in record["checkpoint_results"]]
+    return kept, latest.get("checkpoint_dir_name")
 
 
 def _continues(latest: tuple[int, str] | None) -> str:

@@ -19,7 +19,7 @@ from bearray.training.diverged import REPORT, DivergedError, write_report
 from bearray.training.failures import note_hang
 from bearray.training.loop import Loop
 from bearray.training.watchdog import Watchdog
-from bearray.training.written import DIVERGED, METRICS, epoch_report
+from bearray.training.written import DIVERGED, METRICS, epoch_reports
 
 FLUSH_SECONDS = 3.0
 
@@ -111,7 +111,9 @@ def _train_epochs(loop: Loop, log: MetricsLog, storage: Storage) -> None:
         with tempfile.TemporaryDirectory() as folder:
             loop.save(Path(folder))
             saved = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
-            ray.train.report(epoch_report(row), checkpoint=saved)
+            # Rank 0 alone has the rows of all epochs, and Ray keeps what it reports.
+            report = epoch_reports(log.rows)[loop.epoch] if rank == 0 else {}
+            ray.train.report(report, checkpoint=saved)
         # Ray continues a run from the checkpoints that its controller has noted, which it does a moment
         # later. A worker lost in that moment would cost another epoch.
         ray.train.get_all_reported_checkpoints(consistency_mode=ray.train.CheckpointConsistencyMode.COMMITTED)

@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from bearray.runs import Storage
-from bearray.training.written import METRICS, SCORE
+from bearray.training.written import KEEP, METRICS, SCORE
 from bearray.tuning.config import SearchConfig
 from bearray.tuning.plans import trial_plan
 from bearray.tuning.trial import RESULT, STOPPED, ended
@@ -34,7 +34,8 @@ class EpochReport(TuneReportCallback):
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
         if metrics[0][SCORE] >= 0:  # others say nothing of how good a trial is
-            super().after_report(run_context, [metrics[0] | {TIMESTEPS_TOTAL: metrics[0][EPOCH]}], checkpoint)
+            told = {name: value for name, value in metrics[0].items() if name != KEEP}
+            super().after_report(run_context, [told | {TIMESTEPS_TOTAL: told[EPOCH]}], checkpoint)
 
 
 class EpochASHA(ASHAScheduler):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bearray.config import RunConfig
 from bearray.evaluation import evaluate_run
 from bearray.runs import Storage
-from bearray.training.events import EVENTS
 from bearray.training.trainer import Trained, train
+from tests.faults.harm import when_stuck
 from tests.faults.helpers import (
     Undisturbed,
     assert_predicted_as_undisturbed,
     assert_trained_as_undisturbed,
     compare,
 )
+from tests.faults.planted import Fault, begun, plant
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -36,37 +40,51 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_newest_checkpoint_and_a_shard_that_were_cut_off(
+def test_newest_checkpoints_and_a_shard_that_were_cut_off(
     local_ray: None,
     fault_run: Callable[..., RunConfig],
     undisturbed: Callable[[RunConfig], Undisturbed],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    config, folder = fault_run({"train.num_workers": 1}), Storage(str(tmp_path / "run"))
-    expected = undisturbed(config)
-    assert expected.best_epoch < config.train.epochs  # so that there is another checkpoint to fall back to
+    """While the run is under way, and after it; each time the newest checkpoint is the best one, too."""
+    config = fault_run({"train.num_workers": 1, "train.seed": 4})
+    folder, expected = Storage(str(tmp_path / "run")), undisturbed(config)
+    scores = [valid["valid_ndcg@10"] for valid in expected.outcome.valid]
+    assert scores == sorted(set(scores)) and len(scores) == 3
+    fault = Fault(str(tmp_path / "journal"), step=7)  # the second step of the third epoch
+    plant(monkeypatch, fault)
 
     def assert_right(trained: Trained) -> None:
         assert_trained_as_undisturbed(folder, expected)
-        assert trained.best_epoch == expected.best_epoch
+        assert trained.best_epoch == expected.best_epoch == 3
         best = {name: value for name, value in expected.best_valid.items() if "@" in name}
         compare({f"valid_{name}": value for name, value in trained.valid.items()}, best)
 
-    assert_right(train(config, folder))
-    assert not folder.exists(EVENTS)
-    best, newest = checkpoints(folder)
+    def harm(line: dict[str, Any]) -> None:
+        cut_off(checkpoints(folder)[-1] / "state.json")
+        os.kill(line["pid"], signal.SIGKILL)
+
+    with when_stuck(fault, harm):
+        trained = train(config, folder)
+    assert_right(trained)
+    times = begun(fault)  # the epoch of the damaged checkpoint once more, and what was interrupted
+    assert [times[0, step] for step in range(9)] == [1, 1, 1, 2, 2, 2, 2, 2, 1]
+    lost, damaged_then = trained.events
+    assert lost.startswith("rank 0 lost") and "state.json is not valid JSON" in damaged_then
+    first, before, newest = checkpoints(folder)
+    assert f"the run continues after epoch 1, from checkpoints/{first.name}" in damaged_then
 
     speed = speeds(folder)
     cut_off(newest / "optimizer.safetensors")
     trained = train(config, folder)
     assert_right(trained)
-    (event,) = folder.read_lines(EVENTS)
-    assert f"checkpoints/{newest.name} is damaged (optimizer.safetensors has " in event["event"]
-    assert f"continues after epoch {expected.best_epoch}, from checkpoints/{best.name}" in event["event"]
-    assert not newest.exists() and best in checkpoints(folder)
+    event = trained.events[-1]
+    assert f"checkpoints/{newest.name} is damaged (optimizer.safetensors has " in event
+    assert f"continues after epoch 2, from checkpoints/{before.name}" in event
+    assert not newest.exists() and before in checkpoints(folder)
     again = speeds(folder)
-    kept = [step for step in speed if again[step] == speed[step]]
-    assert kept == list(range(3 * expected.best_epoch))
+    assert [step for step in speed if again[step] == speed[step]] == list(range(6))
 
     measured = evaluate_run(config, trained.checkpoint, folder)
     shards = {f: f.stat().st_mtime_ns for f in Path(folder.root).glob("predictions*/part-*.parquet")}

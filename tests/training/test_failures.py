@@ -15,7 +15,7 @@ from ray.exceptions import OutOfMemoryError as NodeOutOfMemoryError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from bearray.config import RunConfig, TrainConfig, override
-from bearray.errors import ConfigError, StorageError
+from bearray.errors import ConfigError, ResumeError, StorageError
 from bearray.runs import Storage
 from bearray.training.events import EVENTS, events
 from bearray.training.failures import (
@@ -124,6 +124,10 @@ class TestFailureLog:
         with pytest.raises(ConfigError) as caught:
             self.log(tmp_path).after_exception(None, {0: CUT, 1: wrong})
         assert caught.value is wrong
+        assert [row["ended_the_run"] for row in events(Storage(str(tmp_path)))] == [True]
+        with pytest.raises(ResumeError):  # whether it ends the run is for `train` to say
+            self.log(tmp_path).after_exception(None, {0: ResumeError("damaged")})
+        assert len(events(Storage(str(tmp_path)))) == 1
         self.log(tmp_path).after_exception(None, {0: StorageError("disk full")})  # it may be mended by itself
 
     def test_a_record_that_cannot_be_kept_does_not_end_it(self, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bearray.config import override
 from bearray.errors import ConfigError
 from bearray.report.collect import collect
 from bearray.runs import Storage
-from bearray.training.written import SCORE
+from bearray.training.written import KEEP, SCORE
 from bearray.tuning.config import SearchConfig, SweepConfig, scaled
 from bearray.tuning.plans import trial_plan
 from bearray.tuning.stages import choose
@@ -112,7 +112,7 @@ def test_only_validated_epochs_are_reported(monkeypatch: pytest.MonkeyPatch) -> 
     report = EpochReport.__new__(EpochReport)
     checkpoint = Checkpoint("/somewhere")
     report.after_report(None, [{SCORE: -1.0, EPOCH: 1}], checkpoint)
-    report.after_report(None, [{SCORE: 0.2, EPOCH: 2}], checkpoint)
+    report.after_report(None, [{SCORE: 0.2, EPOCH: 2, KEEP: 2.0}], checkpoint)
     assert told == [{SCORE: 0.2, EPOCH: 2, "timesteps_total": 2}]
 
 
