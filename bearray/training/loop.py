@@ -224,7 +224,8 @@ class Loop:
             try:
                 self.windows.begin(draw, self.step)
             except NoAnswersError as error:
-                rows = draw.rows(len(self.examples), seed=self.config.train.seed) if draw is not None else []
+                assert draw is not None  # else no answers are made before the steps
+                rows = draw.rows(len(self.examples), seed=self.config.train.seed)
                 raise self._without_answers(self.step, rows, error) from None
 
     @property
