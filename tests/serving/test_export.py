@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,29 @@ def test_what_cannot_be_exported(export: Path, run_folder: Path, tmp_path: Path)
         export_run(str(run_folder), tmp_path / "out", dtype="int8")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="leave out --data-dir"):
         open_recommender(str(export), data_dir="x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data_hash": None}, DataError, "has no data_hash"),
+        ({"data": "s3://a-strangers/data"}, MissingFileError, "an address that a run names is not opened"),
+        ({"model": "a-stranger/model"}, ModelError, "never downloaded here"),
+    ],
+)
+def test_what_a_strangers_run_names_is_not_exported(
+    run_folder: Path, tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    about["run"]["data"]["path"] = changes.pop("data", about["run"]["data"]["path"])
+    about["run"]["model"]["base"] = changes.pop("model", about["run"]["model"]["base"])
+    (tmp_path / "run" / "config.json").write_text(json.dumps(about | changes))
+    with pytest.raises(error, match=message):
+        export_run(str(tmp_path / "run"), tmp_path / "out")
+    with pytest.raises(error, match=message):
+        open_recommender(str(tmp_path / "run"), device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
