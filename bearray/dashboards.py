@@ -1,4 +1,5 @@
-"""TensorBoard and optuna-dashboard on a sweep's storage, on free ports of 127.0.0.1."""
+"""TensorBoard and optuna-dashboard on the storage of a sweep, or of the paper's sweeps, on free ports of
+127.0.0.1."""
 
 from __future__ import annotations
 
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import IO
 
 from bearray.errors import ConfigError, MissingFileError, ResourceError
+from bearray.paper.stored import RECORD, sweeps_in
+from bearray.plain import printable
 from bearray.runs import Storage
 
 HOST = "127.0.0.1"
 """Neither program asks who is there."""
 START_SECONDS = 180.0
-"""Within so long a dashboard listens, on a busy machine, too."""
+"""Within so long a dashboard listens, on a busy machine, too, after the one before it does."""
 _POLL = 0.2
 _RUN = """
 import sys
@@ -69,7 +72,8 @@ class Running:
 
 
 def programs(storage: str) -> list[Program]:
-    """What there is to show of a sweep: TensorBoard on its trials, and optuna-dashboard for each search.
+    """What there is to show: one TensorBoard on all trials, and an optuna-dashboard for each search, since it
+    reads one journal.
 
     Raises:
         ConfigError: the storage is no folder of this machine; the message says what to do.
@@ -87,22 +91,18 @@ def programs(storage: str) -> list[Program]:
     folder = Path(root)
     if not folder.is_dir():
         raise MissingFileError(f"there is no folder {root}")
+    sweeps = _sweeps(folder)
     found: list[Program] = []
-    arguments: tuple[str, ...]
-    if (folder / "tune").is_dir():
-        arguments = ("--logdir", str(folder / "tune"), "--host", HOST, "--port", "{port}")
+    if any((sweep / "tune").is_dir() for sweep in sweeps):
+        logs = folder / "tune" if folder in sweeps else folder  # parts that begin later are in it, too
+        arguments = ("--logdir", str(logs), "--host", HOST, "--port", "{port}")
         found.append(Program("TensorBoard", "tensorboard", arguments))
-    for journal in sorted(folder.glob("optuna/*.log")):
-        arguments = (
-            str(journal),
-            "--storage-class",
-            "JournalFileStorage",
-            "--host",
-            HOST,
-            "--port",
-            "{port}",
-        )
-        found.append(Program(f"Optuna, {journal.stem}", "optuna-dashboard", arguments))
+    for sweep in sweeps:
+        for journal in sorted(sweep.glob("optuna/*.log")):
+            kind = ("--storage-class", "JournalFileStorage")
+            arguments = (str(journal), *kind, "--host", HOST, "--port", "{port}")
+            name = "/".join([*sweep.relative_to(folder).parts, journal.stem])
+            found.append(Program(printable(f"Optuna, {name}"), "optuna-dashboard", arguments))
     if not found:
         raise MissingFileError(
             f"{root} holds neither tune/ nor optuna/*.log: no sweep has trained anything there yet"
@@ -116,6 +116,12 @@ def programs(storage: str) -> list[Program]:
     return found
 
 
+def _sweeps(folder: Path) -> list[Path]:
+    """The folder itself; of the paper's storage, that of each sweep in it."""
+    storage = Storage(str(folder))
+    return [folder / name for name in sweeps_in(storage)] if storage.exists(RECORD) else [folder]
+
+
 @contextmanager
 def running(chosen: Sequence[Program]) -> Iterator[list[Running]]:
     """While it lasts, the dashboards run and answer; at its end they and all their processes are gone.
@@ -124,9 +130,11 @@ def running(chosen: Sequence[Program]) -> Iterator[list[Running]]:
         ResourceError: one does not start.
     """
     with ExitStack() as stack:
-        dashboards = [stack.enter_context(_started(program)) for program in chosen]
-        until = time.monotonic() + START_SECONDS
+        ports = _free_ports(len(chosen))
+        each = zip(chosen, ports, strict=True)
+        dashboards = [stack.enter_context(_started(program, port)) for program, port in each]
         for dashboard in dashboards:
+            until = time.monotonic() + START_SECONDS
             while not _listens(dashboard.port):
                 trouble = dashboard.trouble()
                 if trouble is None and time.monotonic() > until:
@@ -138,8 +146,7 @@ def running(chosen: Sequence[Program]) -> Iterator[list[Running]]:
 
 
 @contextmanager
-def _started(program: Program) -> Iterator[Running]:
-    port = _free_port()
+def _started(program: Program, port: int) -> Iterator[Running]:
     arguments = [
         argument.format(port=port) if argument == "{port}" else argument for argument in program.arguments
     ]
@@ -170,10 +177,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now, each another."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _listens(port: int) -> bool:

@@ -2,7 +2,7 @@
 
 `json.loads` lets through what breaks its callers later: nesting that overflows the stack, and halves of
 characters (`"\\ud800"`) that no file can hold. Here both are a ValueError, as is text that is not JSON or
-not UTF-8.
+not UTF-8. And text that others wrote, made fit to be shown.
 """
 
 from __future__ import annotations
@@ -41,6 +41,19 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def printable(text: str) -> str:
+    """`visible` text in one line."""
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Text without what nobody can see: control characters, and marks that turn the direction of writing,
+    with which a name can look like another one. Each becomes a replacement character."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)
 
 
 class Number:

@@ -27,6 +27,8 @@ from bearray.errors import DataError, MissingFileError, StorageError
 from bearray.plain import parse_json
 from bearray.run_shapes import check_file
 
+SWEEP = "sweep.json"
+"""What a sweep was asked for; in its storage."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 ADAPTER = "adapter"

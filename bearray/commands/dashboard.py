@@ -12,7 +12,10 @@ _POLL_SECONDS = 1.0
 
 
 def dashboard(storage: Positional[str]) -> None:
-    """Start TensorBoard on a sweep's trials and optuna-dashboard on its searches, until Ctrl-C.
+    """Start TensorBoard on a sweep's trials and optuna-dashboard on each of its searches, until Ctrl-C.
+
+    Of `bearray paper`'s storage: on all its parts, one TensorBoard and an optuna-dashboard for each search
+    that has begun. The folder of one part (DATA_SET/BACKBONE-MODEL) shows that part alone.
 
     Both listen on free ports of 127.0.0.1, so only this machine reaches them; for another machine's, forward
     the ports as is printed. A sweep that is running can be watched. Ray's own dashboard, on port 8265 of the
@@ -28,8 +31,9 @@ def dashboard(storage: Positional[str]) -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # `kill` ends the dashboards, too
     try:
         with running(chosen) as dashboards:
+            width = max(24, *(len(one.title) for one in dashboards))
             for one in dashboards:
-                print(f"{one.title:<24} {one.address}")
+                print(f"{one.title:<{width}} {one.address}")
             ports = " ".join(f"-L {one.port}:127.0.0.1:{one.port}" for one in dashboards)
             print(f"from another machine:    ssh -N {ports} USER@THIS_MACHINE, then the same addresses there")
             print("Ctrl-C ends them", flush=True)

@@ -34,7 +34,7 @@ def status(
     from bearray.jobs.client import asked, connect, job_info, state
     from bearray.jobs.paper import read_any
     from bearray.jobs.show import demand_lines, job_lines, jobs_lines, progress_lines
-    from bearray.report.records import printable
+    from bearray.plain import printable
 
     if job is None and storage is not None:
         progress = read_any(storage)
@@ -192,7 +192,7 @@ def fetch(
     from bearray.jobs.fetch import fetch as bring
     from bearray.jobs.where import lost
     from bearray.paper.stored import DOCUMENT
-    from bearray.report.records import printable
+    from bearray.plain import printable
 
     if storage is None:
         if job is None:

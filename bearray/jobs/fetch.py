@@ -13,10 +13,8 @@ from bearray.errors import ConfigError, MissingFileError, ResourceError, ResumeE
 from bearray.jobs.bar import files_progress
 from bearray.jobs.copying import Copied, copy_files, not_here
 from bearray.lock import FOLDER as LOCK
-from bearray.paper.data import RECORD
-from bearray.paper.stored import read_record, sweeps_in
-from bearray.runs import CHECKPOINTS, Storage
-from bearray.tuning.sweep import SWEEP
+from bearray.paper.stored import RECORD, read_record, sweeps_in
+from bearray.runs import CHECKPOINTS, SWEEP, Storage
 
 
 def fetch(storage: str, target: Path, *, cluster_file: Path | None, checkpoints: bool) -> str:

@@ -12,10 +12,9 @@ from bearray.config import from_dict
 from bearray.errors import DataError
 from bearray.plain import Number, check_shape
 from bearray.report.records import number
-from bearray.runs import Storage, join
+from bearray.runs import SWEEP, Storage, join
 from bearray.training.written import METRICS
 from bearray.tuning.config import SweepConfig
-from bearray.tuning.sweep import SWEEP
 from bearray.tuning.trial import CONFIG, RESULT
 
 SCORE = "valid_ndcg@10"

@@ -13,7 +13,7 @@ from bearray.jobs.ask import PREFIX
 from bearray.jobs.client import ENDED, state
 from bearray.jobs.paper import PaperProgress
 from bearray.jobs.progress import Progress, RunProgress, Stage
-from bearray.report.records import printable, visible
+from bearray.plain import printable, visible
 
 _COMMAND_WIDTH = 90
 

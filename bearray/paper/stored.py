@@ -1,15 +1,16 @@
-"""What is in a storage of the paper, without running anything."""
+"""What is in a storage of the paper, for those who only look at it: nothing is loaded that computes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bearray.paper.data import RECORD
-from bearray.paper.parts import SENSITIVITY
 from bearray.plain import check_shape
-from bearray.runs import Storage, join
-from bearray.tuning.sweep import SWEEP
+from bearray.runs import SWEEP, Storage, join
 
+RECORD = "paper.json"
+"""What was asked for last, and the data."""
+SENSITIVITY = "sensitivity"
+"""Folder, below a part's, of the sweep with other values of lambda and xi."""
 DOCUMENT = "paper/index.html"
 """Where the document is in the storage."""
 _SHAPE = {"config!": dict, "data!": {"*": {"stats": dict, "content_hash": str}}}

@@ -11,6 +11,8 @@ from typing import Any, get_args
 import pandas as pd
 
 from bearray.config import Decoded, config_hash
+from bearray.plain import printable as printable
+from bearray.plain import visible as visible
 
 DECODINGS: tuple[str, ...] = get_args(Decoded)
 """How test cases were decoded: beam search (or the run's own decoder) by one of the two normalisers, exact
@@ -168,16 +170,3 @@ def number(value: object) -> float | None:
     except OverflowError:  # an integer with more digits than any measurement
         return None
     return None
-
-
-def printable(text: str) -> str:
-    """`visible` text in one line."""
-    return visible(" ".join(text.split()))
-
-
-def visible(text: str) -> str:
-    """Text without what nobody can see: control characters, and marks that turn the direction of writing,
-    with which a name can look like another one. Each becomes a replacement character."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)

@@ -18,7 +18,7 @@ from bearray.evaluation import evaluate_run
 from bearray.evaluation.pool import pool_size
 from bearray.lock import held
 from bearray.report.anywhere import report_on
-from bearray.runs import Storage
+from bearray.runs import SWEEP, Storage
 from bearray.task import Task, load_task
 from bearray.trained import open_run
 from bearray.training.checks import check_objective
@@ -33,7 +33,6 @@ from bearray.tuning.stages import train_all
 from bearray.tuning.trial import FREE_TO_CHANGE, RESULT, RunPlan, run_needed
 from bearray.tuning.watch import say, watching
 
-SWEEP = "sweep.json"
 MAY_CHANGE = {
     *(f"sweep.run.{name}" for name in FREE_TO_CHANGE),
     "sweep.search.max_concurrent",

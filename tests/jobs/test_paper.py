@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from bearray.errors import BearrayError, DataError
 from bearray.jobs.answer import progress as head_answers
 from bearray.jobs.paper import PaperProgress, any_from_dict, read_any
 from bearray.jobs.show import progress_lines
+from bearray.paper import data
 from bearray.paper.document.write import FOLDER, PAGE
-from bearray.paper.stored import DOCUMENT, sweeps_in
+from bearray.paper.stored import DOCUMENT, RECORD, sweeps_in
 from bearray.runs import Storage
 from tests.jobs.stored import PART, make_paper
 from tests.paper.storage import DEMO, LLARA, SAMPLE, TOY, write_paper
@@ -60,7 +62,9 @@ def test_the_command(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(json.loads(capsys.readouterr().out)["sweeps"]) == 2
 
 
-def test_the_head_answers_for_a_paper_too(paper: Path) -> None:
+def test_the_head_answers_for_a_paper_too(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = SimpleNamespace(stdout="")  # of `ray status`
+    monkeypatch.setattr("bearray.jobs.answer.subprocess.run", lambda *_, **__: status)
     answer = json.loads(json.dumps(head_answers(str(paper))))
     assert answer["reason"] is None and any_from_dict(answer["progress"]) == read_any(str(paper))
 
@@ -97,4 +101,4 @@ def test_the_layout_is_what_the_paper_writes(tmp_path: Path) -> None:
     for folder in (*parts, f"{TOY.folder}/sensitivity"):
         Storage(config.storage).write_json(f"{folder}/sweep.json", {})
     assert sorted(sweeps_in(Storage(config.storage))) == sorted([*parts, f"{TOY.folder}/sensitivity"])
-    assert f"{FOLDER}/{PAGE}" == DOCUMENT
+    assert f"{FOLDER}/{PAGE}" == DOCUMENT and data.RECORD == RECORD
