@@ -108,7 +108,7 @@ def _print(boards: Sequence[Board]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from bearray.report.leaderboard_text import APART, CAPTION, cells, title
+    from bearray.report.leaderboard_text import APART, CAPTION, cells, fitting, title
     from bearray.report.records import printable
     from bearray.terminal import terminal
 
@@ -116,17 +116,22 @@ def _print(boards: Sequence[Board]) -> None:
     # A log has no width, and numbers are not to be broken over lines.
     wide = console if console.is_terminal else terminal(width=10_000)
     for board in boards:
-        header, rows = cells(board)
+        (header, rows), left_out = fitting(cells(board), wide.width)
         console.print(Text(printable(title(board)), style="bold"), soft_wrap=True)
         for note in board.notes:
             console.print(Text(f"note: {note}"), soft_wrap=True)
         table = Table(box=None, pad_edge=False)
         for name in header:
             numeric = name == "#" or "@" in name or name in ("validation", "training", "total")
-            table.add_column(Text(name), justify="right" if numeric else "left")
+            table.add_column(
+                Text(name), justify="right" if numeric else "left", no_wrap=name != "run", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         wide.print(table)
+        if left_out:
+            more = f"Without {', '.join(left_out)}, for which a wider terminal or --format csv has room."
+            console.print(Text(more, style="dim"), soft_wrap=True)
         console.print()
     if len(boards) > 1:
         console.print(Text(APART), soft_wrap=True)

@@ -25,6 +25,11 @@ CAPTION = (
     "they differ: bearray compare tests two runs. Validation: NDCG@10 of the best epoch. Times are "
     "means over seeds; of several seeds' runs the first is named."
 )
+_FIRST_TO_GO = (
+    *(metric_words(m) for m in reversed(ONLY_MEAN)),
+    *("total", "training", "seeds", "decoded", "base model", "validation", "status", "settings"),
+    metric_words(WITH_INTERVAL[1]),
+)
 APART = "Runs on other data or other test cases stand in tables of their own and are not ranked together."
 
 
@@ -45,6 +50,24 @@ def cells(board: Board) -> Cells:
     empty = [n for n in range(len(header)) if all(row[n] in ("", "–") for row in rows)]
     keep = [n for n in range(len(header)) if n not in empty]
     return [header[n] for n in keep], [[row[n] for n in keep] for row in rows]
+
+
+def fitting(table: Cells, width: int) -> tuple[Cells, list[str]]:
+    """The columns that fit side by side into so many characters, and the names of those left out, the least
+    telling ones first. A run's name is kept: with it the others can be looked up."""
+    header, rows = table
+    widths = {
+        name: max(len(name), *(len(row[n]) for row in rows)) + len("  ") for n, name in enumerate(header)
+    }
+    widths["run"] = min(widths["run"], max(24, width // 3))  # a long one may take several lines
+    left: list[str] = []
+    for name in (n for n in _FIRST_TO_GO if n in widths):
+        if sum(widths.values()) - len("  ") <= width:
+            break
+        del widths[name]
+        left.append(name)
+    keep = [n for n, name in enumerate(header) if name in widths]
+    return ([header[n] for n in keep], [[row[n] for n in keep] for row in rows]), left
 
 
 def _row(entry: Entry) -> list[str]:

@@ -18,7 +18,7 @@ from bearray.cli import run as bearray
 from bearray.errors import ConfigError, DataError
 from bearray.report.collect import collect
 from bearray.report.leaderboard import Board, build_boards, chosen_runs, gather
-from bearray.report.leaderboard_text import as_json, latex, markdown
+from bearray.report.leaderboard_text import as_json, cells, fitting, latex, markdown
 from bearray.report.trec import write_trec
 from bearray.stats import bootstrap_interval
 from tests.report.storage import also_decoded, as_baseline, write_run, write_run_on
@@ -157,6 +157,25 @@ def test_a_log_is_as_wide_as_it_must_be(tmp_path: Path, capsys: Any) -> None:
     write_run(tmp_path / name / "sft", method="SFT", **SMALL)
     assert bearray(["leaderboard", str(tmp_path)]) == 0
     assert f"{name}/sft" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_has_fewer_columns(storages: tuple[Path, Path]) -> None:
+    """Whole ones, the least telling left out first, and which run it is to the last."""
+    table = cells(boards(storages[0])[0])
+
+    def needed(header: list[str], rows: list[list[str]]) -> int:
+        return sum(max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)) - 2
+
+    whole = needed(*table)
+    assert fitting(table, whole) == (table, [])
+    assert fitting(table, whole - 1)[1] == ["HR@1"]
+    for width in (160, 120, 100):
+        (header, rows), left = fitting(table, width)
+        assert needed(header, rows) <= width and left[0] == "HR@1"
+        assert sorted([*header, *left]) == sorted(table[0])
+    assert fitting(table, 10)[0][0] == ["#", "Method", "NDCG@10", "run"]
+    long = table[0], [[*row[:-1], "storage/" * 20] for row in table[1]]
+    assert fitting(long, 150)[1] == fitting((table[0], [[*row[:-1], "x" * 48] for row in table[1]]), 150)[1]
 
 
 def test_a_run_counts_once(storages: tuple[Path, Path]) -> None:
