@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from bearray import cli
 from bearray.errors import ResourceError
 from bearray.server import start, watch
 
@@ -95,3 +98,48 @@ def test_a_service_that_somebody_has_shut_down_ends_the_command(
 def test_a_reason_is_given_though_the_controller_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_status(monkeypatch, ActorDiedError())
     assert start._why(RuntimeError("first\nModelError: no such model\n")) == "ModelError: no such model"
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "last"),
+    [
+        ([None, None], 0, "stopped"),  # Ctrl-C
+        ([None, ResourceError("the service is gone: x")], 2, "error: the service is gone: x"),
+    ],
+)
+def test_the_command_ends_with_the_service_and_says_how(
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    found: list[Any],
+    code: int,
+    last: str,
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "bearray.json").write_text('{"format": 1}')
+    monkeypatch.chdir(tmp_path)
+    served: list[Any] = []
+    state = states(found)
+
+    def trouble() -> State:
+        now = state()
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    @contextmanager
+    def serving(options: start.ServeOptions) -> Iterator[Callable[[], State]]:
+        try:
+            served.append(options.place)
+            yield trouble
+        finally:
+            served.append("shut down")
+
+    monkeypatch.setattr("bearray.server.serving", serving)
+    monkeypatch.setattr("bearray.tuning.cluster.connect", lambda: None)
+    monkeypatch.setenv("RAY_ADDRESS", "another:1")  # then no port is tried here
+    assert cli.run(["serve", "--run", "runs"]) == code
+    out, err = capsys.readouterr()
+    assert (out + err).rstrip().endswith(last) and "curl -s http://127.0.0.1:8000/" in out
+    assert served == [str(tmp_path / "runs"), "shut down"]
