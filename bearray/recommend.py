@@ -65,7 +65,9 @@ class DecoderInputs:
         """SASRec with its default settings, but for `epochs`; found in this machine's cache or trained when
         first asked for."""
         if epochs not in self._sasrec:
-            own = {"config": override(SASRecConfig(), {"train.epochs": epochs})} if epochs else {}
+            own: dict[str, Any] = (
+                {"config": override(SASRecConfig(), {"train.epochs": epochs})} if epochs else {}
+            )
             task = self._task
             self._sasrec[epochs] = load_or_train_sasrec(task.dataset, task.catalog.title_of_item, **own)
         return self._sasrec[epochs]

@@ -174,7 +174,7 @@ def _d3(config: PaperConfig, part: Part) -> Step:
 
     def do() -> None:
         connect()
-        own = {"decoding.method": D3, "decoding.d3_scores": config.d3_scores}
+        own: dict[str, Any] = {"decoding.method": D3, "decoding.d3_scores": config.d3_scores}
         if (epochs := _d3_epochs(config)) is not None:
             own["decoding.d3_sasrec_epochs"] = epochs
         options = [{**own, "decoding.d3_alpha": alpha} for alpha in config.d3_alpha]
