@@ -189,8 +189,8 @@ def check_ray(constraints: Path = CONSTRAINTS, *, start: bool = False) -> Findin
                 "Ray",
                 "problem",
                 f"{text}: a node does not start: {wrong}",
-                "look into /tmp/ray/session_latest/logs; a proxy, a full disk and little shared memory are "
-                "common reasons",
+                "look into /tmp/ray/session_latest/logs; a busy machine (Ray waits 30 s), a proxy, a full disk "
+                "and little shared memory are common reasons",
             )
         text += "; a node starts and answers"
     pins = [pin for pin in _pins(constraints) if pin.name == "ray"] if constraints.is_file() else []
