@@ -189,7 +189,7 @@ def check_ray(constraints: Path = CONSTRAINTS, *, start: bool = False) -> Findin
                 "Ray",
                 "problem",
                 f"{text}: a node does not start: {wrong}",
-                "look into /tmp/ray/session_latest/logs; a busy machine (Ray waits 30 s), a proxy, a full disk "
+                "see /tmp/ray/session_latest/logs; a busy machine (Ray waits 30 s), a proxy, a full disk "
                 "and little shared memory are common reasons",
             )
         text += "; a node starts and answers"
