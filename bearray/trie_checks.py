@@ -37,6 +37,8 @@ def trie_fault(arrays: Mapping[str, np.ndarray], *, num_sequences: int, max_dept
         return f"max_depth is {max_depth}, but the deepest node is at {depth[-1]}"
     if token.min() < 0 or (np.diff(token)[parent[1:-1] == parent[2:]] <= 0).any():
         return "the children of a node are not in order of their tokens"
+    if num_sequences > np.iinfo(np.int32).max:  # more cannot be numbered
+        return f"num_sequences is {num_sequences}"
     ends = terminal[terminal >= 0]
     if terminal.min() < -1 or terminal.max() >= num_sequences or len(np.unique(ends)) != len(ends):
         return "terminal does not name sequences"

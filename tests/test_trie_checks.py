@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bearray.array_files import write_arrays
@@ -23,6 +23,7 @@ def arrays(trie: TokenTrie) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in trie.arrays().items()}
 
 
+@settings(deadline=None)
 @given(titles)
 def test_every_trie_passes(sequences: list[list[int]]) -> None:
     trie = TokenTrie.from_sequences(sequences)
@@ -68,11 +69,10 @@ def test_a_file_with_right_checksums_is_refused(
         TokenTrie.load(file)
 
 
-def test_the_number_of_levels_is_checked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("max_depth", 2**31), ("num_sequences", 2**62)])
+def test_the_numbers_of_levels_and_titles_are_checked(tmp_path: Path, name: str, value: int) -> None:
     trie = TokenTrie.from_sequences(SEQUENCES)
     file = tmp_path / "trie.safetensors"
-    write_arrays(
-        file, trie.arrays(), kind="token trie", version=1, facts={**trie.facts(), "max_depth": 2**31}
-    )
-    with pytest.raises(DataError, match="max_depth"):
+    write_arrays(file, trie.arrays(), kind="token trie", version=1, facts={**trie.facts(), name: value})
+    with pytest.raises(DataError, match=name):
         TokenTrie.load(file)
