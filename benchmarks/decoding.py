@@ -266,9 +266,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)"
-    )
+    parser.add_argument("--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()

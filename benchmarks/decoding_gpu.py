@@ -155,9 +155,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)"
-    )
+    parser.add_argument("--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()

@@ -324,9 +324,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--micro-batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)"
-    )
+    parser.add_argument("--data-dir", help="folder that holds book/ (default: BEARRAY_DATA or data)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--memory-of", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
