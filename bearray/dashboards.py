@@ -95,8 +95,9 @@ def programs(storage: str) -> list[Program]:
     found: list[Program] = []
     if any((sweep / "tune").is_dir() for sweep in sweeps):
         logs = folder / "tune" if folder in sweeps else folder  # parts that begin later are in it, too
-        arguments = ("--logdir", str(logs), "--host", HOST, "--port", "{port}")
-        found.append(Program("TensorBoard", "tensorboard", arguments))
+        found.append(
+            Program("TensorBoard", "tensorboard", ("--logdir", str(logs), "--host", HOST, "--port", "{port}"))
+        )
     for sweep in sweeps:
         for journal in sorted(sweep.glob("optuna/*.log")):
             kind = ("--storage-class", "JournalFileStorage")
