@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import ray
+from ray import serve
 
+from bearray import cli
 from bearray.errors import ModelError, ResourceError
 from bearray.server import ServeOptions, serving
 from bearray.serving import Recommender
@@ -36,6 +44,10 @@ def client(run_folder: Path, local_ray: None) -> Iterator[httpx.Client]:
             yield http
         with pytest.raises(ResourceError, match="already runs"), serving(options):
             pass
+        assert trouble() is None
+        ray.get(ray.remote(num_cpus=0)(serve.shutdown).remote())  # from elsewhere, as `serve shutdown` does
+        with pytest.raises(ResourceError, match="the service is gone"):
+            trouble()
 
 
 def test_a_model_that_cannot_be_opened_says_why(tmp_path: Path, local_ray: None) -> None:
@@ -45,6 +57,38 @@ def test_a_model_that_cannot_be_opened_says_why(tmp_path: Path, local_ray: None)
         serving(ServeOptions(place=str(tmp_path), port=free_port())),
     ):
         pass
+
+
+def test_the_command_serves_until_interrupted(
+    run_folder: Path,
+    local_ray: None,
+    histories: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a path as people type it, which means nothing where the replica runs."""
+    monkeypatch.chdir(run_folder.parent)
+    port, answers = free_port(), []
+
+    def ask_then_interrupt() -> None:
+        asked = {"json": {"history": histories[0], "k": 2}, "timeout": 120}
+        until = time.monotonic() + 300
+        try:
+            while not answers and time.monotonic() < until:
+                time.sleep(0.5)
+                with contextlib.suppress(httpx.TransportError):  # it does not listen yet
+                    found = httpx.post(f"http://127.0.0.1:{port}/recommend", **asked)
+                    answers.extend([found.json()] if found.status_code == 200 else [])
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    asking = threading.Thread(target=ask_then_interrupt, daemon=True)
+    asking.start()
+    code = cli.run(["serve", "--run", run_folder.name, "--port", str(port)])
+    asking.join()
+    out = capsys.readouterr().out
+    assert code == 0 and len(answers[0]["recommendations"]) == 2
+    assert "stopped" in out
 
 
 def test_it_answers_what_the_model_recommends(
