@@ -115,7 +115,7 @@ def mark_stopped(folder: Storage, epoch: int, why: str) -> str:
     """
     rows = [row for row in folder.read_lines(METRICS) if row["kind"] == "epoch"]
     epochs = [row for row in rows if SCORE in row and row[EPOCH] <= epoch]
-    best = max(epochs, key=lambda row: (row[SCORE], -row[EPOCH]), default={})
+    best = max(epochs, key=lambda row: (row[SCORE], row[EPOCH]), default={})
     reason = f"stopped after epoch {epoch} {why}"
     folder.write_json(
         RESULT,

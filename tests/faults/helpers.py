@@ -60,7 +60,7 @@ def undisturbed_run(config: RunConfig, folder: Path) -> Undisturbed:
     alone = override(config, {"train.num_workers": 1, "train.engine": "ddp"})
     outcome = run_job(alone, job, folder)
     scores = [valid["valid_ndcg@10"] for valid in outcome.valid]
-    best = scores.index(max(scores)) + 1
+    best = max(range(1, len(scores) + 1), key=lambda epoch: (scores[epoch - 1], epoch))
     decoder = ShardDecoder(to_dict(config), str(folder / job.name / str(best)), "test")
     cases = decoder.task.cases("test")
     names: tuple[Normalize, ...] = ("trie", "full")
