@@ -12,11 +12,9 @@ from bearray.config import RunConfig, override
 from bearray.errors import ConfigError
 from bearray.objectives import OBJECTIVES, REGULARISED, make_objective
 from bearray.tuning.settings import method_settings
+from bearray.tuning.space import LAMBDA_AND_XI, Axis, search_space
 
 Scale = Literal["paper", "cpu", "smoke"]
-
-AXES = {"lam": "objective.lam", "xi": "objective.xi"}
-"""Search axis -> the config field that it sets."""
 
 _OWN_START = ("flower", "sprec")
 """Objectives that compare with a frozen reference, but do not start from a model fine-tuned with SFT."""
@@ -24,11 +22,15 @@ _OWN_START = ("flower", "sprec")
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """The search for lambda and xi: Optuna's TPE, by validation NDCG@10, with the sweep's first seed."""
+    """The search for lambda and xi, and whatever else: Optuna's TPE, by validation NDCG@10, with the sweep's
+    first seed."""
 
     methods: tuple[str, ...] = ("bear",)
-    """Methods that are searched, where the sweep has them: bear, beam_simulation, sdpo_bear, or labels of
-    such."""
+    """Methods whose lambda and xi are searched, where the sweep has them: bear, beam_simulation, sdpo_bear,
+    or labels of such."""
+    space: tuple[str, ...] = ()
+    """What else is searched, for any method: METHOD:SETTING=LOW..HIGH, METHOD:SETTING=A|B|C, such as
+    sdpo,dpo:objective.beta=0.05..1. Each method that is searched at all has the same number of trials."""
     trials: int = 20
     """Trials per base model and method."""
     lam: tuple[float, float] = (0.1, 5.0)
@@ -36,7 +38,7 @@ class SearchConfig:
     xi: tuple[float, float] = (0.25, 3.0)
     """Range of xi (the paper's)."""
     log_scale: bool = True
-    """Sample both on a logarithmic scale."""
+    """Sample ranges on a logarithmic scale."""
     seed: int = 42
     """Seed of the sampler."""
     early_stopping: Literal["none", "asha"] = "none"
@@ -62,7 +64,7 @@ class SearchConfig:
             raise ConfigError(f"search.grace_epochs is {self.grace_epochs}; it must be at least 1")
         if self.reduction_factor < 2:
             raise ConfigError(f"search.reduction_factor is {self.reduction_factor}; it must be at least 2")
-        for name in AXES:
+        for name in LAMBDA_AND_XI:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(
@@ -135,9 +137,16 @@ class SweepConfig:
                     f"search.grace_epochs is {self.search.grace_epochs}, but {method} has {epochs} epochs: "
                     "no trial could be stopped early; lower it, or search.early_stopping none"
                 )
-        for method in set(self.search.methods) & set(by_method):
-            if set(AXES.values()) & set(by_method[method]):
-                raise ConfigError(f"method_settings gives {method} what search.methods searches: lam or xi")
+        for method in self.searched:
+            given = sorted({a.setting for a in self.axes(method).values()} & set(by_method.get(method, {})))
+            if given:
+                raise ConfigError(f"method_settings gives {method} what is searched: {', '.join(given)}")
+        after = [m for m in self.objectives if self.starts_from_sft(m)]
+        if "sft" in self.searched and after:
+            raise ConfigError(
+                f"search.space searches sft, from whose adapter {', '.join(after)} would start before it is "
+                "chosen; sweep them apart, or give start_from none"
+            )
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -171,7 +180,28 @@ class SweepConfig:
     @property
     def searched(self) -> tuple[str, ...]:
         """The methods that are searched."""
-        return tuple(m for m in self.objectives if m in self.search.methods)
+        return tuple(m for m in self.objectives if self.axes(m))
+
+    def axes(self, method: str) -> dict[str, Axis]:
+        """What is searched of a method, by the name that Optuna knows it by; nothing: it is not searched.
+
+        Raises:
+            ConfigError: search.space has what cannot be, or repeats search.methods.
+        """
+        search = self.search
+        own = search_space(search.space, self.objectives, self.run, log_scale=search.log_scale).get(
+            method, {}
+        )
+        if method not in search.methods:
+            return own
+        both = {name: Axis(setting, *getattr(search, name)) for name, setting in LAMBDA_AND_XI.items()}
+        twice = sorted(set(own) & set(LAMBDA_AND_XI.values()))
+        if twice:
+            raise ConfigError(
+                f"search.space gives {method} {', '.join(twice)}, which search.methods searches in "
+                "search.lam and search.xi"
+            )
+        return both | own
 
     def starts_from_sft(self, method: str) -> bool:
         """Whether a method's runs start from the SFT run's adapter."""

@@ -71,6 +71,15 @@ def departures(sweep: SweepConfig) -> list[str]:
         lines.append(
             f"search: {sweep.search.trials} trials of Optuna's TPE; the paper states no search budget"
         )
+        searched, single = (
+            ", ".join(method_name(m.upper()) for m in sweep.objectives if (m in sweep.searched) == which)
+            for which in (True, False)
+        )
+        if single:
+            lines.append(
+                f"{searched}: the best of these trials by validation; {single}: one setting each, without "
+                "what a search would have gained them (search.space)"
+            )
     started = [method_name(m.upper()) for m in sweep.objectives if sweep.starts_from_sft(m)]
     if started:
         lines.append(

@@ -11,8 +11,9 @@ from bearray.data import Dataset
 from bearray.errors import ConfigError
 from bearray.objectives import REGULARISED
 from bearray.runs import absolute
-from bearray.tuning.config import AXES, SweepConfig
+from bearray.tuning.config import SweepConfig
 from bearray.tuning.settings import method_settings
+from bearray.tuning.space import LAMBDA_AND_XI
 from bearray.tuning.trial import RunPlan, run_place
 
 
@@ -64,7 +65,7 @@ def trial_plan(space: dict[str, Any], plan: dict[str, Any] | None = None) -> Run
         plan: what a search starts from, as `RunPlan.to_dict`.
     """
     base = RunPlan.from_dict(plan if plan is not None else space["plan"])
-    changes = {AXES[axis]: space[axis] for axis in AXES if axis in space}
+    changes = {LAMBDA_AND_XI.get(axis, axis): value for axis, value in space.items() if axis != "plan"}
     return replace(base, config=override(base.config, changes))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from bearray.runs import Storage
 from bearray.training.resources import uses_gpu
 from bearray.training.written import SCORE
 from bearray.tuning.cluster import DRIVER_CPUS, START_TIMEOUT, concurrent_trials
-from bearray.tuning.config import AXES, SearchConfig
+from bearray.tuning.config import SearchConfig
 from bearray.tuning.plans import trial_plan
 from bearray.tuning.restore import SNAPSHOT_SECONDS, StopWithoutStorage, can_continue
+from bearray.tuning.space import Axis
 from bearray.tuning.stopping import EPOCH, REPORTED, EpochASHA, EpochReport, PrunedTrials, StoppedRuns
 from bearray.tuning.trial import STOPPED, RunPlan, check_not_failed, ended, execute
 
@@ -93,17 +94,19 @@ def run_search(
     plan: RunPlan,
     name: str,
     search: SearchConfig,
+    axes: Mapping[str, Axis],
     storage: Storage,
     journal: Path,
     callbacks: Sequence[Any] = (),
 ) -> ResultGrid:
-    """Search lambda and xi from a run; trials that an earlier, interrupted call has finished are not
+    """Search some settings of a run; trials that an earlier, interrupted call has finished are not
     repeated.
 
     Args:
         plan: what every trial starts from.
         name: the Optuna study's name, one for each base model and method.
-        search: ranges, trials, seed.
+        search: trials, scale, seed.
+        axes: what is searched, by Optuna's name for it.
         storage: of the sweep.
         journal: Optuna's journal, which optuna-dashboard reads.
         callbacks: for Ray Tune, such as W&B's.
@@ -113,8 +116,7 @@ def run_search(
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sample = tune.loguniform if search.log_scale else tune.uniform
-    space = {axis: sample(*getattr(search, axis)) for axis in AXES}
+    space = {axis: _domain(axes[axis], search.log_scale) for axis in axes}
     journal.parent.mkdir(parents=True, exist_ok=True)
     continues = can_continue(storage.child("tune"), name, journal)
     algorithm = PrunedTrials(
@@ -133,6 +135,17 @@ def run_search(
         name, space, storage, [plan], plan=values, algorithm=algorithm, scheduler=scheduler,
         samples=search.trials, max_concurrent=search.max_concurrent, callbacks=callbacks, continues=continues,
     )  # fmt: skip
+
+
+def _domain(axis: Axis, log_scale: bool) -> Any:
+    """What Tune samples an axis from."""
+    if axis.values:
+        return tune.choice(list(axis.values))
+    low, high = axis.low, axis.high
+    assert low is not None and high is not None
+    if isinstance(low, int) and isinstance(high, int):
+        return (tune.lograndint if log_scale else tune.randint)(low, high + 1)
+    return (tune.loguniform if log_scale else tune.uniform)(low, high)
 
 
 def _fit(

@@ -46,7 +46,7 @@ def method_settings(
             mine = found.setdefault(method, {})
             if setting in mine:
                 raise ConfigError(f"method_settings gives {method} {setting} twice")
-            mine[setting] = _value(value)
+            mine[setting] = value_of(value)
             try:
                 override(run, {**mine, "objective.name": methods[method]})
             except ConfigError as error:
@@ -54,7 +54,8 @@ def method_settings(
     return found
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """JSON, or else a plain word."""
     try:
         return json.loads(text)
     except ValueError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from ray.tune import ResultGrid
 
 from bearray.config import config_hash, override
 from bearray.runs import Storage
-from bearray.tuning.config import AXES, SweepConfig
+from bearray.tuning.config import SweepConfig
 from bearray.tuning.plans import Place
 from bearray.tuning.search import run_ids, run_methods, run_search
 from bearray.tuning.trial import CONFIG, RESULT, RunPlan, finished, reason, run_needed
@@ -110,11 +112,12 @@ class _Stages:
             say((f"{_words(place, self.sweep)} failed:", "red"), f" {self.trained.failed[place]}")
 
     def search(self, place: Place, plan: RunPlan) -> dict[str, Any]:
-        """Search lambda and xi; the best trial's, or nothing where all trials failed."""
-        search, name = self.sweep.search, study_name(place)
-        say(f"searching lambda and xi of {_words(place, self.sweep)}: {search.trials} trials")
+        """Search what is searched of the method; the best trial's settings, or nothing where all failed."""
+        search, name, axes = self.sweep.search, study_name(place), self.sweep.axes(place.method)
+        words = ", ".join("lambda" if axis == "lam" else axis for axis in axes)
+        say(f"searching {words} of {_words(place, self.sweep)}: {search.trials} trials")
         results: ResultGrid = run_search(
-            plan, name, search, self.storage, journal(self.storage, name), self.callbacks
+            plan, name, search, axes, self.storage, journal(self.storage, name), self.callbacks
         )
         for error in results.errors:
             self.check_storage(str(error))
@@ -125,8 +128,8 @@ class _Stages:
             return {}
         chosen = choose([self.folder(run_id) for run_id in ids])
         self.trained.chosen[place] = chosen
-        objective = chosen.read_json(CONFIG)["run"]["objective"]
-        return {name: objective[name.rpartition(".")[2]] for name in AXES.values()}
+        run = chosen.read_json(CONFIG)["run"]
+        return {axis.setting: reduce(getitem, axis.setting.split("."), run) for axis in axes.values()}
 
 
 def choose(folders: Sequence[Storage]) -> Storage:

@@ -24,7 +24,7 @@ from bearray.trained import open_run
 from bearray.training.checks import check_objective
 from bearray.training.resources import check_resources
 from bearray.tuning.cluster import DRIVER_CPUS, connect
-from bearray.tuning.config import AXES, SweepConfig
+from bearray.tuning.config import SweepConfig
 from bearray.tuning.departures import departures
 from bearray.tuning.loggers import make_callbacks
 from bearray.tuning.plans import Place, plan_runs
@@ -41,7 +41,7 @@ MAY_CHANGE = {
     "sweep.test",
 }
 """Settings that a rerun may change, because no result depends on them."""
-_OF_METHODS = {"sweep.methods", "sweep.method_settings", "sweep.search.methods"}
+_OF_METHODS = {"sweep.methods", "sweep.method_settings", "sweep.search.methods", "sweep.search.space"}
 """Settings that a rerun may change where the methods that were there keep theirs."""
 
 
@@ -121,9 +121,9 @@ def check_sweep(sweep: SweepConfig) -> tuple[Storage, Dataset]:
             "a sweep takes its data and models as --data-dir and --base-model, not as "
             "--data.path and --model.base"
         )
-    for axis, name in AXES.items():
-        for bound in getattr(sweep.search, axis):
-            override(sweep.run, {name: bound})
+    for axis in (axis for method in sweep.searched for axis in sweep.axes(method).values()):
+        for bound in axis.bounds:
+            override(sweep.run, {axis.setting: bound})
     make_callbacks(sweep.loggers, project="check")
     for base in sweep.base_model:
         refuse_secrets(base)
@@ -142,6 +142,7 @@ def _check_unchanged(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> 
     if not storage.exists(SWEEP):
         return
     old = storage.read_json(SWEEP)
+    old["sweep"]["search"].setdefault("space", [])  # earlier versions had none
     new = _content(sweep, dataset)
     free = MAY_CHANGE | ({"sweep.seeds"} if _adds_seeds(old["sweep"], sweep) else set())
     free |= _OF_METHODS if _adds_methods(old["sweep"], sweep) else set()
@@ -167,13 +168,19 @@ def _adds_methods(old: Mapping[str, Any], sweep: SweepConfig) -> bool:
         sweep,
         methods=tuple(old["methods"]),
         method_settings=tuple(old.get("method_settings") or ()),
-        search=replace(sweep.search, methods=tuple(old["search"]["methods"])),
+        search=replace(
+            sweep.search, methods=tuple(old["search"]["methods"]), space=tuple(old["search"]["space"])
+        ),
     )
 
     def of(whose: SweepConfig, method: str) -> tuple[Any, ...]:
         own = method_settings(whose.method_settings, whose.objectives, whose.run)
-        searched, after_sft = method in whose.searched, whose.starts_from_sft(method)
-        return whose.objectives[method], own.get(method, {}), searched, after_sft
+        return (
+            whose.objectives[method],
+            own.get(method, {}),
+            whose.axes(method),
+            whose.starts_from_sft(method),
+        )
 
     return all(
         method in sweep.objectives and of(before, method) == of(sweep, method) for method in before.objectives
@@ -187,7 +194,7 @@ def _begin(sweep: SweepConfig, dataset: Dataset, storage: Storage) -> None:
         old = storage.read_json(SWEEP)
         now = to_dict(sweep)
         added = {key: now[key] for key in ("seeds", "methods", "method_settings")}
-        added["search"] = old["sweep"]["search"] | {"methods": now["search"]["methods"]}
+        added["search"] = old["sweep"]["search"] | {key: now["search"][key] for key in ("methods", "space")}
         if old["sweep"] != (content := old["sweep"] | added):
             storage.write_json(SWEEP, old | {"sweep": content, "departures": departures(sweep)})
         return

@@ -8,7 +8,8 @@ import optuna
 
 from bearray.config import RunConfig, from_dict
 from bearray.runs import Storage
-from bearray.tuning.config import AXES, SearchConfig
+from bearray.tuning.config import SearchConfig
+from bearray.tuning.space import LAMBDA_AND_XI
 from tests.faults.helpers import (
     Undisturbed,
     assert_predicted_as_undisturbed,
@@ -51,14 +52,15 @@ def _assert_suggestions(configs: dict[str, RunConfig], scores: dict[str, float])
     search = SearchConfig(trials=TRIALS)
     sampler = optuna.samplers.TPESampler(seed=search.seed, multivariate=True, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    ranges = {axis: getattr(search, axis) for axis in AXES}
+    ranges = {axis: getattr(search, axis) for axis in LAMBDA_AND_XI}
     space = {a: optuna.distributions.FloatDistribution(*r, log=search.log_scale) for a, r in ranges.items()}
     drawn = {
-        tuple(getattr(c.objective, f.split(".")[1]) for f in AXES.values()): n for n, c in configs.items()
+        tuple(getattr(c.objective, f.split(".")[1]) for f in LAMBDA_AND_XI.values()): n
+        for n, c in configs.items()
     }
     for _ in range(TRIALS):
         trial = study.ask(fixed_distributions=space)
-        place = tuple(trial.params[axis] for axis in AXES)
+        place = tuple(trial.params[axis] for axis in LAMBDA_AND_XI)
         assert place in drawn, f"{place} was suggested, but the sweep has {sorted(drawn)}"
         study.tell(trial, scores[drawn[place]])
 

@@ -25,7 +25,7 @@ from bearray.training.capacity import NODE_TYPES, cluster_capacity
 from bearray.training.resources import scaling_config, uses_gpu
 from bearray.training.written import SCORE
 from bearray.tuning.cluster import START_TIMEOUT, concurrent_trials, connect
-from bearray.tuning.config import SearchConfig
+from bearray.tuning.config import SearchConfig, SweepConfig
 from bearray.tuning.search import run_search
 from bearray.tuning.stages import choose
 from bearray.tuning.trial import RunPlan
@@ -135,7 +135,8 @@ def test_stopped_trials_give_everything_back(
     monkeypatch.setattr("bearray.tuning.search.EpochASHA", _StopFirst)
     storage = Storage(str(tmp_path / "storage"))
     search = SearchConfig(trials=3, early_stopping="asha", grace_epochs=1)
-    run_search(plan, "bear", search, storage, tmp_path / "journal.log")
+    axes = SweepConfig(search=search).axes("bear")
+    run_search(plan, "bear", search, axes, storage, tmp_path / "journal.log")
     results = [storage.child("runs", name) for name in storage.names("runs")]
     by_status = {folder.read_json("result.json")["status"]: folder for folder in results}
     statuses = sorted(folder.read_json("result.json")["status"] for folder in results)

@@ -173,7 +173,7 @@ def test_a_method_setting_is_given_once() -> None:
         ({"methods": ("My Label=sft",)}, "My Label=sft"),
         ({"methods": ("x=nothing",)}, "unknown objective 'nothing'"),
         ({"methods": ("plain=sft",), "search": SearchConfig(methods=("plain",))}, "has plain"),
-        ({"method_settings": ("bear:objective.lam=1",)}, r"what search\.methods searches"),
+        ({"method_settings": ("bear:objective.lam=1",)}, r"bear what is searched: objective\.lam"),
     ],
 )
 def test_sweeps_that_cannot_work(changes: dict[str, Any], message: str) -> None:
