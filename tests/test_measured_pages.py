@@ -16,11 +16,11 @@ def csv_rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(text))
 
 
-def table_after(page: Path, heading: str) -> list[dict[str, str]]:
+def table_after(page: Path, heading: str, first: str = "| Method |") -> list[dict[str, str]]:
     """The rows of the first table below a heading, by column."""
     text = page.read_text(encoding="utf-8")
     lines = text[text.index(heading) :].splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("| Method |"))
+    start = next(i for i, line in enumerate(lines) if line.startswith(first))
     cells = []
     for line in lines[start:]:
         if not line.startswith("|"):
@@ -59,13 +59,36 @@ def test_what_the_study_on_book_pruned() -> None:
         assert row["pruned, pool"] == measured[row["Method"], "pr@10 pool"], row["Method"]
 
 
-def test_table_2_on_office() -> None:
-    rows = table_after(DOCS / "paper-office.md", "## Table 2")
-    cells = {
+def table_2() -> dict[tuple[str, str, str], dict[str, str]]:
+    """The cells of Table 2 on Office that were tested, by method, decoding and metric."""
+    return {
         (r["method"], r["decoding"], r["metric"]): r
         for r in csv_rows(DOCS / "paper-office" / "tables" / "table2.csv")
         if r["data_set"] == "office" and r["status"] == "tested"
     }
+
+
+def with_interval(cell: dict[str, str]) -> str:
+    mean, low, high = (number(cell[name]) for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def test_what_the_readme_shows_of_it() -> None:
+    rows = table_after(DOCS.parent / "README.md", "# bearray", "| | NDCG@10")
+    cells = table_2()
+    assert len(rows) >= 4
+    for row in rows:
+        method = row[""].partition(",")[0]
+        of = {decoding: cells[method, decoding, "ndcg@10"] for decoding in ("trie", "full")}
+        assert row["NDCG@10, `trie`"] == with_interval(of["trie"]), method
+        if row["NDCG@10, `full`"]:
+            assert row["NDCG@10, `full`"] == with_interval(of["full"]), method
+        assert row["the paper's"] == number(of["trie"]["paper"]), method
+
+
+def test_table_2_on_office() -> None:
+    rows = table_after(DOCS / "paper-office.md", "## Table 2")
+    cells = table_2()
     assert {row["Method"] for row in rows} == {method for method, _, _ in cells}
     for row in rows:
         for column, decoding, metric in (
@@ -73,8 +96,9 @@ def test_table_2_on_office() -> None:
             ("HR@10, `trie`", "trie", "hr@10"),
             ("NDCG@10, `full`", "full", "ndcg@10"),
         ):
-            of = cells[row["Method"], decoding, metric]
-            mean, low, high = (number(of[name]) for name in ("mean", "low", "high"))
-            assert row[column] == f"{mean} [{low}, {high}]", (row["Method"], column)
+            assert row[column] == with_interval(cells[row["Method"], decoding, metric]), (
+                row["Method"],
+                column,
+            )
         paper = cells[row["Method"], "trie", "ndcg@10"]["paper"]
         assert row["the paper's NDCG@10"] == (number(paper) if paper else "")
