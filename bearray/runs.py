@@ -101,7 +101,7 @@ class Storage:
     root: str
 
     def __post_init__(self) -> None:
-        refuse_secrets(self.root)
+        refuse_secrets(str(self.root))  # programs may give a Path
         object.__setattr__(self, "root", absolute(self.root))
 
     def _open(self, name: str) -> tuple[pafs.FileSystem, str]:
