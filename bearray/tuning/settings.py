@@ -12,6 +12,8 @@ from bearray.errors import ConfigError
 NOT_BY_METHOD = ("data.path", "model.base", "objective.name", "train.seed")
 """Settings that the sweep itself gives each run."""
 
+EXAMPLE = "METHOD:SETTING=VALUE, such as sdpo:train.lr=2e-4"
+
 
 def method_settings(
     texts: Sequence[str], methods: Mapping[str, str], run: RunConfig
@@ -30,19 +32,8 @@ def method_settings(
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
-        names, colon, change = text.partition(":")
-        setting, equals, value = change.partition("=")
-        if not (names and colon and setting and equals and value):
-            raise ConfigError(
-                f"method_settings has {text!r}; it must be METHOD:SETTING=VALUE, such as sdpo:train.lr=2e-4"
-            )
-        if setting in NOT_BY_METHOD:
-            raise ConfigError(f"method_settings has {text!r}, but {setting} is the sweep's own")
-        for method in names.split(","):
-            if method not in methods:
-                raise ConfigError(
-                    f"method_settings has {text!r}, but {method!r} is not in methods ({', '.join(methods)})"
-                )
+        names, setting, value = of_methods(text, "method_settings", EXAMPLE, methods)
+        for method in names:
             mine = found.setdefault(method, {})
             if setting in mine:
                 raise ConfigError(f"method_settings gives {method} {setting} twice")
@@ -52,6 +43,29 @@ def method_settings(
             except ConfigError as error:
                 raise ConfigError(f"method_settings has {text!r}: {error}") from error
     return found
+
+
+def of_methods(text: str, option: str, shape: str, methods: Mapping[str, str]) -> tuple[list[str], str, str]:
+    """The methods, the setting and the value of METHOD,METHOD:SETTING=VALUE.
+
+    Args:
+        option: where the text is from. shape: what it must look like. methods: of the sweep.
+
+    Raises:
+        ConfigError: it has another shape, a method that is not in the sweep, or a setting of the sweep's own.
+    """
+    names, colon, change = text.partition(":")
+    setting, equals, value = change.partition("=")
+    if not (names and colon and setting and equals and value):
+        raise ConfigError(f"{option} has {text!r}; it must be {shape}")
+    if setting in NOT_BY_METHOD:
+        raise ConfigError(f"{option} has {text!r}, but {setting} is the sweep's own")
+    for method in names.split(","):
+        if method not in methods:
+            raise ConfigError(
+                f"{option} has {text!r}, but {method!r} is not in methods ({', '.join(methods)})"
+            )
+    return names.split(","), setting, value
 
 
 def value_of(text: str) -> Any:

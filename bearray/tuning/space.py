@@ -8,7 +8,7 @@ from typing import Any
 
 from bearray.config import RunConfig, override
 from bearray.errors import ConfigError
-from bearray.tuning.settings import NOT_BY_METHOD, value_of
+from bearray.tuning.settings import of_methods, value_of
 
 LAMBDA_AND_XI = {"lam": "objective.lam", "xi": "objective.xi"}
 """Optuna's names for the two axes of search.methods -> the settings that they are."""
@@ -52,18 +52,9 @@ def search_space(
     """
     found: dict[str, dict[str, Axis]] = {}
     for text in texts:
-        names, colon, change = text.partition(":")
-        setting, equals, value = change.partition("=")
-        if not (names and colon and setting and equals and value):
-            raise ConfigError(f"search.space has {text!r}; it must be {_SHAPE}")
-        if setting in NOT_BY_METHOD:
-            raise ConfigError(f"search.space has {text!r}, but {setting} is the sweep's own")
+        names, setting, value = of_methods(text, "search.space", _SHAPE, methods)
         axis = _axis(text, setting, value, log_scale)
-        for method in names.split(","):
-            if method not in methods:
-                raise ConfigError(
-                    f"search.space has {text!r}, but {method!r} is not in methods ({', '.join(methods)})"
-                )
+        for method in names:
             mine = found.setdefault(method, {})
             if setting in mine:
                 raise ConfigError(f"search.space gives {method} {setting} twice")
