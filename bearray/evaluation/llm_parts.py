@@ -108,7 +108,10 @@ class LanguageModel:
             self.config = override(RunConfig(), {**own, **changes})
         else:
             run = open_run(Storage(settings.teacher))
-            self.config = override(relocated(run, data_dir=data.path), changes)
+            named = run.config.model.base
+            told = named if named == settings.base_model else None  # the user's own word, too
+            place = relocated(run, data_dir=data.path, base_model=told)
+            self.config = override(place, changes)
             self.checkpoint = run.checkpoint
         self.content: dict[str, Any] = {
             "data": inputs.dataset.content_hash,
