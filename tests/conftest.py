@@ -8,9 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.not_run import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
+
+# A case that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("bearray", deadline=None)
+hypothesis.settings.load_profile("bearray")
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
