@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.util import placement_group_table
@@ -44,6 +45,14 @@ def left_over() -> list[str]:
     return found + [g["state"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_driver_killed_in_training_and_in_the_test(
     demo_dir: Path,
     micro_base: Path,
@@ -62,14 +71,16 @@ def test_a_driver_killed_in_training_and_in_the_test(
         with living_cluster(gates, monkeypatch):
             gates.close("step 4 of run 1")
             second = start()
-            second.until("step 4 of run 1")
+            worker = second.until("step 4 of run 1")
             assert "in use by" not in second.output  # a dead process of this machine holds nothing
             second.kill()
+            wait_for(lambda: not is_alive(worker), "end of the worker")  # an open gate would let it go on
 
             gates.close("shard trie 1")
             third = start()
-            third.until("shard trie 1")
+            actor = third.until("shard trie 1")
             third.kill()
+            wait_for(lambda: not is_alive(actor), "end of the actor")
 
             gates.close()
             fourth = start()
