@@ -83,9 +83,13 @@ def test_the_command_serves_until_interrupted(
             os.kill(os.getpid(), signal.SIGINT)
 
     asking = threading.Thread(target=ask_then_interrupt, daemon=True)
-    asking.start()
-    code = cli.run(["serve", "--run", run_folder.name, "--port", str(port)])
-    asking.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray Train leaves one of its own
+    try:
+        asking.start()
+        code = cli.run(["serve", "--run", run_folder.name, "--port", str(port)])
+        asking.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     out = capsys.readouterr().out
     assert code == 0 and len(answers[0]["recommendations"]) == 2
     assert "stopped" in out
