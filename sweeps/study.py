@@ -9,9 +9,9 @@ on Office at this size:
     bearray base-model build --data-dir data/office --steps 1500 --out results/base-office
     python sweeps/study.py --scale cpu --base-model results/base-office
 
-Tested by beam search under both normalisers and by exact search. Preference objectives start from the SFT
-run's adapter. What beam search loses on each of these runs (PR@10) is a second command; then the report is
-written again:
+Tested by beam search under both normalisers and by exact search, so the report has PR@10 by true rank of
+each. Preference objectives start from the SFT run's adapter. Where and why beam search loses targets is a
+second command; then the report is written again:
 
     bearray pruning results/study-office --windows 300 --widths 20
     bearray report results/study-office

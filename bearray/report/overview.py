@@ -14,6 +14,7 @@ from bearray.report.cost import Cost
 from bearray.report.formats import mark, spread, to_csv
 from bearray.report.latex import tex
 from bearray.report.markdown import md, table_lines
+from bearray.report.pruned import pruned_of
 from bearray.report.pruning import PruningTable
 from bearray.report.records import DECODINGS
 
@@ -26,7 +27,8 @@ CAPTION = (
     "the softmax over the valid next tokens and over the vocabulary; exact: the true most probable titles, "
     "by the run's own softmax. * better and † worse than the best other method in the same column, as in "
     "the tables below; ± is the standard deviation over seeds. PR@10: share of the targets among the ten "
-    "most probable titles that beam search lost, by true rank, all seeds together. Times are means over "
+    "most probable titles that beam search lost, by true rank, all seeds together: of all test cases where "
+    "exact search proved every list, else of those that `bearray pruning` measured. Times are means over "
     "seeds: training of one run, and an actor's milliseconds for a test case, by decoding."
 )
 
@@ -86,7 +88,7 @@ def build_overview(
             if found.label == label
             for metric in METRICS
         }
-        counts = [lost[r.id, r.normalize] for r in row.runs if (r.id, r.normalize) in lost]
+        counts = [n for r in row.runs if (n := pruned_of(r, K) or lost.get((r.id, r.normalize)))]
         glances.append(
             Glance(
                 label=label,

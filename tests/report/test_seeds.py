@@ -145,7 +145,7 @@ def test_all_methods_at_a_glance(storage: Path) -> None:
     assert overview is not None
     header, lines = overview_cells(overview)
     decoded = [f"{m} {d}" for d in ("trie", "full", "exact") for m in ("NDCG@10", "HR@10")]
-    assert header == ["Method", "seeds", *decoded, "train (s)", "ms trie", "ms full", "ms exact"]
+    assert header == ["Method", "seeds", *decoded, "PR@10", "train (s)", "ms trie", "ms full", "ms exact"]
     assert [line[0] for line in lines] == ["SFT", "DPO", "BEAR"]
     for table, place in zip(tables, (2, 4, 6), strict=True):
         part = table.part("all")
@@ -153,7 +153,7 @@ def test_all_methods_at_a_glance(storage: Path) -> None:
         for row, line in zip(part.rows, lines, strict=True):
             assert line[place].startswith(f"{row.cells['ndcg@10'].mean:.4f}")
             assert line[place].endswith(f"±{row.cells['ndcg@10'].seed_sd:.4f}")
-    assert lines[1][8] == "135.0 after SFT" and lines[1][9:] == ["100.0", "90.9", "83.3"]
+    assert lines[1][9] == "135.0 after SFT" and lines[1][10:] == ["100.0", "90.9", "83.3"]
 
 
 def test_the_report_shows_seeds_and_exact_search(storage: Path, tmp_path: Path) -> None:
