@@ -11,8 +11,8 @@ from bearray.config import from_dict
 from bearray.errors import BearrayError, MissingFileError
 from bearray.jobs.progress import GOING_ON, PROGRESS, STAGE, Progress, Stage, of_this_version, read_progress
 from bearray.paper.config import PaperConfig
-from bearray.paper.parts import BASELINES, needs
-from bearray.paper.stored import DOCUMENT, RECORD, read_record, sweeps_in
+from bearray.paper.parts import needs
+from bearray.paper.stored import BASELINES, DOCUMENT, RECORD, read_record, sweeps_in
 from bearray.plain import check_shape
 from bearray.runs import SWEEP, Storage
 from bearray.tuning.trial import CONFIG, RESULT

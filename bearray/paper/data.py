@@ -14,10 +14,9 @@ from bearray.data.summary import dataset_stats
 from bearray.errors import ResumeError
 from bearray.paper.config import DEMO, PaperConfig
 from bearray.paper.parts import Part, sample_parts
+from bearray.paper.stored import RECORD
 from bearray.runs import Storage
 
-RECORD = "paper.json"
-"""What was asked for last, and the data; the document reads both."""
 _SMALL: dict[str, Any] = {"items": 200, "users": 300}
 """The demo of the smoke scale."""
 

@@ -10,12 +10,8 @@ from typing import TypeVar
 
 from bearray.config import config_hash
 from bearray.paper.config import D3, PaperConfig
-from bearray.paper.stored import SENSITIVITY as SENSITIVITY
 
 K = TypeVar("K")
-
-BASELINES, DECODED = "baselines", "decoded"
-"""Folders below a data set's, or a part's, beside `SENSITIVITY`."""
 
 TITLES: dict[tuple[str, int], str] = {
     ("table", 1): "Data sets",

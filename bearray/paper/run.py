@@ -13,10 +13,11 @@ from bearray.errors import BearrayError, BusyError, ConfigError, MissingFileErro
 from bearray.lock import held
 from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs, lines
-from bearray.paper.data import RECORD, prepare_data, write_record
+from bearray.paper.data import prepare_data, write_record
 from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
+from bearray.paper.stored import RECORD
 from bearray.runs import Storage
 from bearray.tuning.config import CPU, SMOKE
 from bearray.tuning.watch import say

@@ -29,7 +29,8 @@ from bearray.evaluation.redecode import choose_decoding, redecoded
 from bearray.evaluation.shards import MANIFEST
 from bearray.paper.config import D3, PaperConfig
 from bearray.paper.data import data_folder
-from bearray.paper.parts import BASELINES, DECODED, SENSITIVITY, Needs, Part, labels
+from bearray.paper.parts import Needs, Part, labels
+from bearray.paper.stored import BASELINES, DECODED, SENSITIVITY
 from bearray.paper.sweeps import (
     part_base,
     part_run,

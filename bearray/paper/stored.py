@@ -8,7 +8,11 @@ from bearray.plain import check_shape
 from bearray.runs import SWEEP, Storage, join
 
 RECORD = "paper.json"
-"""What was asked for last, and the data."""
+"""What was asked for last, and the data; the document reads both."""
+BASELINES = "baselines"
+"""Folder, below a data set's, of the recommenders that know items by number."""
+DECODED = "decoded"
+"""Folder, below a part's, of what D3 decodes."""
 SENSITIVITY = "sensitivity"
 """Folder, below a part's, of the sweep with other values of lambda and xi."""
 DOCUMENT = "paper/index.html"

@@ -12,7 +12,8 @@ from bearray.data import open_dataset
 from bearray.objectives import REGULARISED
 from bearray.paper.config import PaperConfig
 from bearray.paper.data import data_folder, domain
-from bearray.paper.parts import SENSITIVITY, Part, all_methods
+from bearray.paper.parts import Part, all_methods
+from bearray.paper.stored import SENSITIVITY
 from bearray.runs import Storage
 from bearray.tuning.config import SearchConfig, SweepConfig
 from bearray.tuning.published import published_settings

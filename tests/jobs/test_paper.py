@@ -14,9 +14,7 @@ from bearray.errors import BearrayError, DataError
 from bearray.jobs.answer import progress as head_answers
 from bearray.jobs.paper import PaperProgress, any_from_dict, read_any
 from bearray.jobs.show import progress_lines
-from bearray.paper import data
-from bearray.paper.document.write import FOLDER, PAGE
-from bearray.paper.stored import DOCUMENT, RECORD, sweeps_in
+from bearray.paper.stored import sweeps_in
 from bearray.runs import Storage
 from tests.jobs.stored import PART, make_paper
 from tests.paper.storage import DEMO, LLARA, SAMPLE, TOY, write_paper
@@ -101,4 +99,3 @@ def test_the_layout_is_what_the_paper_writes(tmp_path: Path) -> None:
     for folder in (*parts, f"{TOY.folder}/sensitivity"):
         Storage(config.storage).write_json(f"{folder}/sweep.json", {})
     assert sorted(sweeps_in(Storage(config.storage))) == sorted([*parts, f"{TOY.folder}/sensitivity"])
-    assert f"{FOLDER}/{PAGE}" == DOCUMENT and data.RECORD == RECORD

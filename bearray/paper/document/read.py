@@ -10,9 +10,9 @@ from typing import Any
 from bearray.baselines.registry import BASELINES as ALL_BASELINES
 from bearray.errors import DataError
 from bearray.paper.config import D3, PaperConfig
-from bearray.paper.data import RECORD
 from bearray.paper.document.methods import Method
-from bearray.paper.parts import BASELINES, DECODED, SENSITIVITY, Part
+from bearray.paper.parts import Part
+from bearray.paper.stored import BASELINES, DECODED, RECORD, SENSITIVITY
 from bearray.report.collect import read_run
 from bearray.report.files import read_json
 from bearray.report.records import Run

@@ -15,12 +15,12 @@ from bearray.paper.document.read import Material, read_material
 from bearray.paper.document.sheets import Sheet, build_sheets
 from bearray.paper.document.words import figure_facts, sheet_facts, table_1_facts
 from bearray.paper.parts import elements
+from bearray.paper.stored import DOCUMENT
 from bearray.report.figures import save
 from bearray.report.files_out import replaced_together, write_texts
 from bearray.terminal import terminal
 
-FOLDER = "paper"
-PAGE, PDF = "index.html", "paper.pdf"
+PDF = "paper.pdf"
 _OURS = ("tables", "figures", PDF)
 """What the folder holds beside the page."""
 
@@ -47,10 +47,11 @@ def write_document(config: PaperConfig, *, pdf: bool = True) -> Path:
     found = [_element(material, kind, number, sheets) for kind, number in elements(config)]
     data = data_rows(material)
     findings = build_findings(material, [sheet for own in sheets.values() for sheet in own])
+    index = material.root / DOCUMENT
     texts = {
         "tables/findings.csv": export.findings_csv(findings),
         "tables/comparable.csv": export.facts_csv([(e.name, e.facts) for e in found]),
-        PAGE: page(config, found, data, findings, material.everything()),
+        index.name: page(config, found, data, findings, material.everything()),
     }
     for e in found:
         if e.plate is not None:
@@ -58,17 +59,16 @@ def write_document(config: PaperConfig, *, pdf: bool = True) -> Path:
         else:
             own = export.table_files(config, e.number, e.sheets) if e.sheets else export.data_files(data)
             texts |= {f"tables/{name}": text for name, text in own.items()}
-    target = material.root / FOLDER
-    with replaced_together(target, last=PAGE) as scratch:
+    with replaced_together(index.parent, last=index.name) as scratch:
         for e in found:
             for figure in e.plate.figures if e.plate else ():
                 save(figure, scratch / "figures")
         write_texts(scratch, texts)
-        why = write_pdf(scratch / PAGE, scratch / PDF) if pdf else None
+        why = write_pdf(scratch / index.name, scratch / PDF) if pdf else None
         if why is not None:
             terminal(stderr=True, soft_wrap=True).print(f"no {PDF}: {why}")
-        _forget(target, scratch)
-    return target / PAGE
+        _forget(index.parent, scratch)
+    return index
 
 
 def _element(material: Material, kind: str, number: int, sheets: dict[int, list[Sheet]]) -> Element:
