@@ -10,7 +10,7 @@ from bearray.report.beyond import LIST_MEASURES, SPREAD_MEASURES, TARGETS, Beyon
 from bearray.report.cells import NORMALIZER_WORDS
 from bearray.report.formats import to_csv
 from bearray.report.headline import signed
-from bearray.report.latex import text_table
+from bearray.report.latex import text_tables
 from bearray.report.markdown import md, table_lines
 
 Cells = tuple[list[str], list[list[str]]]
@@ -117,10 +117,7 @@ def markdown(tables: Iterable[BeyondTable]) -> list[str]:
 
 def latex(table: BeyondTable) -> str:
     """A table environment in the booktabs style for each part."""
-    lines = [r"% needs \usepackage{booktabs}"]
-    for caption, (header, rows) in parts(table):
-        lines += text_table(f"{subject(table)}. {caption}", header, rows, columns="r")
-    return "\n".join(lines) + "\n"
+    return text_tables(subject(table), parts(table))
 
 
 def csv(tables: Iterable[BeyondTable]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from bearray.efficiency.statistics import Interval, Row
 from bearray.report.efficiency import Efficiency
 from bearray.report.formats import to_csv
-from bearray.report.latex import tex
+from bearray.report.latex import text_tables
 from bearray.report.markdown import md, table_lines
 
 Cells = tuple[list[str], list[list[str]]]
@@ -127,26 +127,7 @@ def markdown(found: Efficiency | None, heading: str = "## What it costs") -> lis
 
 def latex(found: Efficiency) -> str:
     """A table environment in the booktabs style for each part."""
-    lines = [r"% needs \usepackage{booktabs}"]
-    for caption, (header, rows) in parts(found):
-        lines += [
-            r"\begin{table}[t]",
-            r"\centering\scriptsize",
-            rf"\caption{{{tex(subject(found))}. {tex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            r"\toprule",
-            " & ".join(_tex(cell) for cell in header) + r" \\",
-            r"\midrule",
-            *(" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _tex(cell: str) -> str:
-    return tex(cell).replace("×", r"$\times$")
+    return text_tables(subject(found), parts(found))
 
 
 def csv(found: Efficiency) -> str:

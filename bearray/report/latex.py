@@ -30,6 +30,7 @@ _TEX = {
     "−": "$-$",
     "…": r"\ldots{}",
     "±": r"$\pm$",
+    "×": r"$\times$",
     "\ufffd": "?",
 }
 
@@ -68,6 +69,16 @@ def text_table(
         r"\end{tabular}",
         r"\end{table}",
     ]
+
+
+def text_tables(
+    subject: str, parts: Iterable[tuple[str, tuple[Sequence[str], Iterable[Sequence[str]]]]]
+) -> str:
+    """A file of table environments about one subject, each from (caption, (header, rows)), all of it text."""
+    lines = [r"% needs \usepackage{booktabs}"]
+    for caption, (header, rows) in parts:
+        lines += text_table(f"{subject}. {caption}", header, rows, columns="r")
+    return "\n".join(lines) + "\n"
 
 
 def latex(table: Table) -> str:

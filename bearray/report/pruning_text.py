@@ -8,7 +8,7 @@ from typing import Any
 
 from bearray.report.cells import NORMALIZER_WORDS, metric_words
 from bearray.report.formats import to_csv
-from bearray.report.latex import text_table
+from bearray.report.latex import text_tables
 from bearray.report.markdown import md, table_lines
 from bearray.report.pruning import EXPLANATION, Estimate, PruningRow, PruningTable, Share
 
@@ -113,10 +113,7 @@ def markdown(tables: Iterable[PruningTable]) -> list[str]:
 
 def latex(table: PruningTable) -> str:
     """Two table environments in the booktabs style."""
-    lines = [r"% needs \usepackage{booktabs}"]
-    for caption, (header, rows) in _both(table):
-        lines += text_table(f"{subject(table)}. {caption}", header, rows, columns="r")
-    return "\n".join(lines) + "\n"
+    return text_tables(subject(table), _both(table))
 
 
 def _both(table: PruningTable) -> list[tuple[str, Cells]]:
