@@ -14,7 +14,7 @@ from bearray.data.summary import dataset_stats
 from bearray.errors import ResumeError
 from bearray.paper.config import DEMO, PaperConfig
 from bearray.paper.parts import Part, sample_parts
-from bearray.paper.stored import RECORD
+from bearray.paper.stored import RECORD, read_record
 from bearray.runs import Storage
 
 _SMALL: dict[str, Any] = {"items": 200, "users": 300}
@@ -62,9 +62,13 @@ def prepare_data(config: PaperConfig) -> dict[str, Dataset]:
 
 
 def write_record(config: PaperConfig, datasets: dict[str, Dataset]) -> None:
-    """STORAGE/paper.json; data sets of earlier calls stay in it."""
+    """STORAGE/paper.json; data sets of earlier calls stay in it.
+
+    Raises:
+        DataError: the earlier one is damaged.
+    """
     storage = Storage(config.storage)
-    before = storage.read_json(RECORD)["data"] if storage.exists(RECORD) else {}
+    before = read_record(storage)["data"] if storage.exists(RECORD) else {}
     now = {
         name: {"stats": dataset_stats(dataset), "content_hash": dataset.content_hash}
         for name, dataset in datasets.items()

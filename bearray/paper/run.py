@@ -17,7 +17,7 @@ from bearray.paper.data import prepare_data, write_record
 from bearray.paper.document.write import write_document
 from bearray.paper.parts import needs
 from bearray.paper.steps import Step, steps
-from bearray.paper.stored import RECORD
+from bearray.paper.stored import RECORD, read_record
 from bearray.runs import Storage
 from bearray.tuning.config import CPU, SMOKE
 from bearray.tuning.watch import say
@@ -101,6 +101,7 @@ def _recorded(config: PaperConfig) -> PaperConfig:
 
     Raises:
         MissingFileError: nothing was run there.
+        DataError: paper.json is damaged.
         ConfigError: another setting is given, and not the one that the storage has.
     """
     storage = Storage(config.storage)
@@ -108,7 +109,7 @@ def _recorded(config: PaperConfig) -> PaperConfig:
         raise MissingFileError(
             f"{storage.root} has no {RECORD}; give the --storage of an earlier call, or no --document-only"
         )
-    before = from_dict(PaperConfig, storage.read_json(RECORD)["config"])
+    before = from_dict(PaperConfig, read_record(storage)["config"])
     _check_only_shown(config, before)
     asked = bool(config.table or config.figure)
     chosen = (config.table, config.figure) if asked else (before.table, before.figure)

@@ -15,7 +15,7 @@ from bearray.config import override, to_dict
 from bearray.data import open_dataset
 from bearray.efficiency.config import EfficiencyConfig
 from bearray.efficiency.variants import objective_variants
-from bearray.errors import BearrayError, ConfigError, MissingFileError, ResumeError, StorageError
+from bearray.errors import BearrayError, ConfigError, DataError, MissingFileError, ResumeError, StorageError
 from bearray.paper import run as paper_run
 from bearray.paper import steps as paper_steps
 from bearray.paper.config import PaperConfig, defaults
@@ -407,6 +407,15 @@ def test_the_document_alone_takes_nothing_but_tables_and_figures(run: Any, smoke
             run_paper(replace(defaults(), storage=smoke.storage, document_only=True, **changes))
     written, document = run(seeds=(7, 8), document_only=True, figure=(3,))
     assert written == [document]
+
+
+@pytest.mark.parametrize(("record", "told"), [({"data": {}}, "'config'"), ({"config": {}}, "'data'")])
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_damaged_record_is_named(run: Any, smoke: PaperConfig, record: Any, told: str, shown: bool) -> None:
+    Path(smoke.storage).mkdir()
+    (Path(smoke.storage) / "paper.json").write_text(json.dumps(record))
+    _, error = run(document_only=shown)
+    assert isinstance(error, DataError) and f"paper.json: has no {told}" in str(error)
 
 
 def test_figure_7_alone_has_the_price_of_sft(smoke: PaperConfig) -> None:
