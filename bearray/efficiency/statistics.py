@@ -11,6 +11,8 @@ from typing import Any
 
 from scipy.stats import binom
 
+from bearray.efficiency.variants import DROPOUT
+
 LEVEL = 0.95
 
 
@@ -103,10 +105,10 @@ def baseline_of(label: str, contenders: Mapping[str, Mapping[str, Any]], baselin
     `sft:lora_dropout=0`, as the two would be trained side by side: dropout has a cost, and it is not the
     objective's. None where that was not timed.
     """
-    own = contenders[label].get("lora_dropout")
-    plain = re.compile(rf"{re.escape(baseline)}(:\s*lora_dropout\s*=[^,]*)?")
+    own = contenders[label].get(DROPOUT)
+    plain = re.compile(rf"{re.escape(baseline)}(:\s*{DROPOUT}\s*=[^,]*)?")
     return next(
-        (name for name, c in contenders.items() if plain.fullmatch(name) and c.get("lora_dropout") == own),
+        (name for name, c in contenders.items() if plain.fullmatch(name) and c.get(DROPOUT) == own),
         None,
     )
 
