@@ -17,13 +17,12 @@ from bearray.efficiency.config import EfficiencyConfig
 from bearray.efficiency.variants import objective_variants
 from bearray.errors import BearrayError, ConfigError, DataError, MissingFileError, ResumeError, StorageError
 from bearray.paper import run as paper_run
-from bearray.paper import steps as paper_steps
 from bearray.paper.config import PaperConfig, defaults
 from bearray.paper.cost import costs, lines
 from bearray.paper.data import prepare_data
 from bearray.paper.parts import Part, needs
 from bearray.paper.run import run_paper
-from bearray.paper.steps import Step, steps
+from bearray.paper.steps import Step, d3, sensitivity, steps, timing
 from bearray.paper.sweeps import part_storage
 from bearray.tuning.config import SMOKE
 
@@ -137,7 +136,7 @@ def test_methods_are_timed_with_the_settings_of_their_runs(
 ) -> None:
     config = replace(smoke, methods=("bear", "grpo", "sft"), figure=(9,), scale="cpu")
     asked: list[EfficiencyConfig] = []
-    monkeypatch.setattr(paper_steps, "run_benchmark", asked.append)
+    monkeypatch.setattr(timing, "run_benchmark", asked.append)
     (step,) = [s for s in steps(config, needs(config)) if s.title.startswith("time")]
     step.do()
     assert [each.objectives for each in asked] == [("sft", "bear", "grpo:rollouts=8")]
@@ -239,8 +238,8 @@ def test_a_point_of_figure_8_that_failed_is_trained_again(
     step = figure_8(config)
     assert (step.runs(), step.done()) == (3, 2)
     ran: list[tuple[str, ...]] = []
-    monkeypatch.setattr(paper_steps, "_trained", lambda *_: None)
-    monkeypatch.setattr(paper_steps, "run_sweep", lambda sweep: ran.append(sweep.method_settings))
+    monkeypatch.setattr(sensitivity, "trained_run", lambda *_: None)
+    monkeypatch.setattr(sensitivity, "run_sweep", lambda sweep: ran.append(sweep.method_settings))
     step.do()
     assert [tuple(float(s.partition("=")[2]) for s in ran[0][i : i + 2]) for i in (0, 2)] == [
         (0.25, 1.3), (2.0, 1.3),
@@ -333,10 +332,10 @@ def test_d3_decoded_otherwise_is_refused(
 def test_d3_asks_the_sasrec_of_the_row(smoke: PaperConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless it is told otherwise; at the paper's epochs nothing is named, as in earlier versions."""
     asked: list[Any] = []
-    monkeypatch.setattr(paper_steps, "connect", lambda: None)
-    monkeypatch.setattr(paper_steps, "_trained", lambda *_: SimpleNamespace(name="sft"))
-    monkeypatch.setattr(paper_steps, "choose_decoding", lambda run, options, *_, **__: options[0])
-    monkeypatch.setattr(paper_steps, "redecoded", lambda run, changes, *_, **__: asked.append(changes))
+    monkeypatch.setattr(d3, "connect", lambda: None)
+    monkeypatch.setattr(d3, "trained_run", lambda *_: SimpleNamespace(name="sft"))
+    monkeypatch.setattr(d3, "choose_decoding", lambda run, options, *_, **__: options[0])
+    monkeypatch.setattr(d3, "redecoded", lambda run, changes, *_, **__: asked.append(changes))
     config = replace(smoke, table=(2,), d3_scores="sasrec", baseline_epochs=20)
     plain = {"decoding.method": "d3", "decoding.d3_scores": "sasrec", "decoding.d3_alpha": 0.9}
     for changes, epochs in (
@@ -358,7 +357,7 @@ def test_more_rounds_or_methods_are_timed_and_fewer_are_said(
     config = replace(smoke, figure=(9,), methods=("sft", "bear"), timing_rounds=2)
     home = part_storage(config, PART).child("efficiency")
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(paper_steps, "run_benchmark", lambda each: asked.append(each.objectives))
+    monkeypatch.setattr(timing, "run_benchmark", lambda each: asked.append(each.objectives))
 
     def timed(*objectives: str, rounds: int, finished: str | None = "now") -> None:
         training = {"rounds": [{}] * rounds}
