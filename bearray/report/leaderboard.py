@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bearray.errors import ConfigError
+from bearray.method_names import method_name
 from bearray.report.cells import METRICS, metric_values
 from bearray.report.collect import collect
 from bearray.report.cost import PARTS
@@ -119,19 +120,29 @@ def chosen_runs(runs: Sequence[Run], wanted: Mapping[str, Sequence[str]], decodi
     """
     kept = list(runs)
     for name, words in wanted.items():
-        there = sorted({str(getattr(run, name)) for run in runs})
-        unknown = [w for w in words if w.casefold() not in {t.casefold() for t in there}]
-        if unknown:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option} is {unknown[0]!r}; the runs have {', '.join(there)}")
+        for word in words:
+            if not any(_is(run, name, word) for run in runs):
+                there = sorted({_shown(run, name) for run in runs})
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option} is {word!r}; the runs have {', '.join(there)}")
         if words:
-            low = {w.casefold() for w in words}
-            kept = [run for run in kept if str(getattr(run, name)).casefold() in low]
+            kept = [run for run in kept if any(_is(run, name, word) for word in words)]
     if decoding is not None:
         kept = [run for run in kept if run.tested(decoding) is not None]
     if not kept:
         raise ConfigError(f"none of the {len(runs)} runs is left; ask for less (--method, --decoding, ...)")
     return kept
+
+
+def _shown(run: Run, name: str) -> str:
+    """A property as the tables have it."""
+    value = str(getattr(run, name))
+    return method_name(value) if name == "method" else value
+
+
+def _is(run: Run, name: str, word: str) -> bool:
+    """Whether a property is a word: as the tables have it, or as the run's files do."""
+    return word.casefold() in (_shown(run, name).casefold(), str(getattr(run, name)).casefold())
 
 
 def build_boards(runs: Iterable[Run], *, decoding: str | None = None, sort: str = "ndcg@10") -> list[Board]:
@@ -257,7 +268,7 @@ def _value(entry: Entry, sort: str) -> float | str | None:
         return entry.scores[sort].mean if entry.scores else None
     found: dict[str, float | str | None] = {
         "valid": entry.valid,
-        "method": entry.run.method.casefold(),
+        "method": _shown(entry.run, "method").casefold(),
         "base-model": entry.run.base_model.casefold(),
         "seconds": entry.total_seconds,
         "created": entry.run.created,

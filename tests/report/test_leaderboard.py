@@ -120,6 +120,16 @@ def test_filters(storages: tuple[Path, Path]) -> None:
         chosen_runs(runs, {"method": ["DPO"]}, "trie")
 
 
+def test_a_method_is_asked_for_as_it_is_shown_or_stored(tmp_path: Path) -> None:
+    for method in ("D2LR", "SDPO", "SFT"):
+        write_run(tmp_path / method, method=method, **SMALL)
+    runs = collect(tmp_path).runs
+    for words, found in ((["d2lr-ips"], {"D2LR"}), (["S-DPO", "d2lr"], {"SDPO", "D2LR"})):
+        assert {r.method for r in chosen_runs(runs, {"method": words}, None)} == found
+    with pytest.raises(ConfigError, match="--method is 'MSL'; the runs have D2LR-IPS, S-DPO, SFT"):
+        chosen_runs(runs, {"method": ["MSL"]}, None)
+
+
 def test_a_length_penalty_and_a_baseline(tmp_path: Path, capsys: Any) -> None:
     """A baseline stands beside every decoding, and never as if it had one."""
     also_decoded(write_run(tmp_path / "runs" / "sft", method="SFT", hit=0.3, seed=1, **SMALL), "full_lp1")
