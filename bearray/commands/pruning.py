@@ -50,6 +50,7 @@ def pruning(
     from bearray.config import differences, override, to_dict
     from bearray.evaluation.pool import pool_size
     from bearray.evaluation.pruning import Analysis, analyse_run, begin_measuring, forget
+    from bearray.method_names import method_name
     from bearray.trained import trained_runs
     from bearray.tuning.cluster import connect
     from bearray.tuning.watch import say
@@ -75,9 +76,10 @@ def pruning(
         for _, config, _ in work:
             pool_size(config, 1)
     for run, config, table in work:
-        with _progress(f"{run.name} ({run.method})", table.shards) as on_shard:
+        method = method_name(run.method)
+        with _progress(f"{run.name} ({method})", table.shards) as on_shard:
             found = analyse_run(run, config, analysis, on_shard=on_shard)
-        _print(f"{run.method} on {run.dataset}, {run.base_model} ({run.name})", found)
+        _print(f"{method} on {run.dataset}, {run.base_model} ({run.name})", found)
         say(f"written to {table.folder.root}")
 
 

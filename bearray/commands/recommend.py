@@ -99,7 +99,7 @@ def recommend(
 
 def _say(text: str) -> None:
     """To standard error: standard output has what is found."""
-    from bearray.report.records import printable
+    from bearray.plain import printable
     from bearray.terminal import terminal
 
     terminal(stderr=True, soft_wrap=True).print(printable(text))
@@ -136,15 +136,16 @@ def _numbers(history: str | list[Any]) -> list[int]:
 def _print_model(recommender: Recommender, normalize: str | None, exact: bool) -> None:
     from rich.text import Text
 
-    from bearray.report.records import printable
+    from bearray.method_names import method_name
+    from bearray.plain import printable
     from bearray.terminal import terminal
 
     about, own = recommender.about, recommender.decoding
     how = "exact search" if exact or own.method == "exact" else f"beam search, {own.beam_width} beams"
     over = "valid tokens" if (normalize or own.normalize) == "trie" else "the vocabulary"
     line = (
-        f"{about['method']} on {about['dataset']}, {about['base_model']}: {about['titles']:,} titles; "
-        f"{how}, softmax over {over}"
+        f"{method_name(str(about['method']))} on {about['dataset']}, {about['base_model']}: "
+        f"{about['titles']:,} titles; {how}, softmax over {over}"
     )
     console = terminal(soft_wrap=True)
     console.print(Text(printable(line)))
@@ -156,7 +157,7 @@ def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from bearray.report.records import printable
+    from bearray.plain import printable
     from bearray.terminal import terminal
 
     console = terminal()

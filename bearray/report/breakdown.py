@@ -18,6 +18,7 @@ from bearray.catalog import Catalog, build_catalog
 from bearray.catalog_cache import load_or_encode
 from bearray.data.prompts import template_for
 from bearray.errors import MissingFileError
+from bearray.method_names import method_name
 from bearray.report.background import Background, data_config
 from bearray.report.records import Run
 
@@ -121,7 +122,7 @@ def _tokenizer_place(run: Run, base_model: str | None) -> str:
     """A folder here; nothing is downloaded to compare runs."""
     base = base_model or str((run.settings.get("model") or {}).get("base") or "")
     if not base:
-        raise MissingFileError(f"{run.method} has no base model, so its titles have no tokens")
+        raise MissingFileError(f"{method_name(run.method)} has no base model, so its titles have no tokens")
     hint = "give its folder (--base-model)"
     if "\0" in base or base.startswith(LOCAL_PREFIX):
         raise MissingFileError(f"the base model of {run.id} is not in a folder here; {hint}")
