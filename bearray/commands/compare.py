@@ -89,7 +89,7 @@ def _print(versus: Versus) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from bearray.report.records import printable
+    from bearray.plain import printable
     from bearray.report.versus_text import example_words, headline, history_words, rank_words, tables
     from bearray.terminal import terminal
 

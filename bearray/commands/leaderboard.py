@@ -108,8 +108,8 @@ def _print(boards: Sequence[Board]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from bearray.plain import printable
     from bearray.report.leaderboard_text import APART, CAPTION, cells, fitting, title
-    from bearray.report.records import printable
     from bearray.terminal import terminal
 
     console = terminal()

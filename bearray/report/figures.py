@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
-from bearray.report.records import printable
+from bearray.plain import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

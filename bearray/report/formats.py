@@ -9,10 +9,11 @@ from dataclasses import astuple
 from itertools import product
 from typing import Any
 
+from bearray.plain import printable
 from bearray.report.cells import METRICS, Cell, Table, metric_words
 from bearray.report.headline import p_words, signed
 from bearray.report.published import Published
-from bearray.report.records import Collection, printable
+from bearray.report.records import Collection
 from bearray.report.search import Search
 
 TIDY_COLUMNS = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bearray.method_names import method_name
+from bearray.plain import visible
 from bearray.report import beyond_text, efficiency_text
 from bearray.report.beyond import BeyondTable
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Table, metric_words
@@ -23,7 +24,7 @@ from bearray.report.overview import CAPTION, Overview, overview_cells
 from bearray.report.pruning import EXPLANATION, PruningTable
 from bearray.report.pruning_text import RATE_CAPTION, SEARCH_CAPTION, rate_cells, search_cells
 from bearray.report.published import Published
-from bearray.report.records import Collection, Run, visible
+from bearray.report.records import Collection, Run
 from bearray.report.search import Search, axis_words
 
 if TYPE_CHECKING:

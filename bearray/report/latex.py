@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from bearray.plain import printable
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Cell, Table, metric_words
 from bearray.report.formats import legend, mark, spread
-from bearray.report.records import printable
 
 _TEX = {
     "\\": r"\textbackslash{}",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bearray.plain import printable
 from bearray.report.cells import METRICS, NORMALIZER_WORDS, POPULATION_WORDS, Row, Table, metric_words
 from bearray.report.formats import legend, mark, setting, spread
 from bearray.report.headline import Headline
 from bearray.report.published import Published
-from bearray.report.records import printable
 from bearray.report.search import Search
 
 

@@ -11,8 +11,6 @@ from typing import Any, get_args
 import pandas as pd
 
 from bearray.config import Decoded, config_hash
-from bearray.plain import printable as printable
-from bearray.plain import visible as visible
 
 DECODINGS: tuple[str, ...] = get_args(Decoded)
 """How test cases were decoded: beam search (or the run's own decoder) by one of the two normalisers, exact

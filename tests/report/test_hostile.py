@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from bearray.errors import DataError
+from bearray.plain import printable
 from bearray.report import collect, write_report
 from bearray.report.figures import short
 from bearray.report.formats import to_csv
 from bearray.report.latex import tex
 from bearray.report.markdown import md
-from bearray.report.records import number, printable
+from bearray.report.records import number
 from tests.report.storage import write_run
 from tests.report.test_pruning import summary, write_pruning
 
