@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from bearray.backbones.presets import LOCAL_PREFIX, expand_preset
@@ -16,7 +17,8 @@ def resolve_base(base: str, dataset: Dataset) -> str:
     - `local:tiny`, `local:small`, `local:medium`: the folder of a stand-in built from the data's training
       split; it is built now if the cache does not have it.
     - a preset (any case): its hub id.
-    - anything else, i.e. a folder or a hub id: unchanged.
+    - a folder: its absolute path, since workers have other working directories than who names it.
+    - anything else, i.e. a hub id: unchanged.
 
     Raises:
         ModelError: an unknown local size.
@@ -25,4 +27,5 @@ def resolve_base(base: str, dataset: Dataset) -> str:
         from bearray.backbones.tiny import build_base_model  # torch is needed only to build
 
         return str(build_base_model(dataset, base.removeprefix(LOCAL_PREFIX)))
-    return expand_preset(base)
+    name = expand_preset(base)
+    return os.path.abspath(name) if os.path.isdir(name) else name

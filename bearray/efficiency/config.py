@@ -11,6 +11,7 @@ import tyro
 from bearray.config import RunConfig, override, to_dict
 from bearray.config.checks import at_least
 from bearray.errors import ConfigError
+from bearray.runs import absolute
 
 ALL, NONE = "all", "none"
 
@@ -101,6 +102,8 @@ class EfficiencyConfig:
             data_path: of the data set. base: what `load_model` opens.
         """
         changes: dict[str, Any] = {"train.engine": "ddp", "data.valid_windows": 1}  # nothing is validated
+        if (start := self.run.train.init_adapter) is not None:
+            changes["train.init_adapter"] = absolute(start)  # workers have other working directories
         return override(self.run, {**changes, "data.path": data_path, "model.base": base})
 
     def settings(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from bearray.runs import absolute
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.settings import method_settings
 from bearray.tuning.space import LAMBDA_AND_XI
-from bearray.tuning.trial import RunPlan, run_place
+from bearray.tuning.trial import RunPlan, run_needed, run_place
 
 
 @dataclass(frozen=True, order=True)
@@ -43,8 +43,11 @@ def plan_runs(sweep: SweepConfig, dataset: Dataset, base: str, resolved: str) ->
         for method in sorted(sweep.objectives, key=lambda m: m != "sft"):
             config = _with_objective(run, sweep.objectives[method])
             config = override(config, {**own.get(method, {}), "train.seed": seed})
-            if config.train.init_adapter is None and sweep.starts_from_sft(method):
+            start = config.train.init_adapter
+            if start is None and sweep.starts_from_sft(method):
                 config = _after(plans[Place(base, "sft", seed)], config)
+            elif start is not None and run_needed(config) is None:  # workers have other working directories
+                config = override(config, {"train.init_adapter": absolute(start)})
             plans[Place(base, method, seed)] = RunPlan(
                 config=config,
                 role="trial" if method in sweep.searched else "method",

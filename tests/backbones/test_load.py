@@ -119,10 +119,14 @@ def test_hub_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         load_tokenizer("llama-3.2-3B")
 
 
-def test_names(awkward_data, micro_folder: Path) -> None:
+def test_names(awkward_data, micro_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_base("Llama-3.2-1B", awkward_data) == PRESETS["llama-3.2-1b"] == "meta-llama/Llama-3.2-1B"
     assert resolve_base("org/model", awkward_data) == "org/model"
     assert resolve_base(str(micro_folder), awkward_data) == str(micro_folder)
+    monkeypatch.chdir(micro_folder.parent)
+    monkeypatch.setenv("HOME", str(micro_folder.parent))
+    for name in (micro_folder.name, f"./{micro_folder.name}/", f"~/{micro_folder.name}"):
+        assert resolve_base(name, awkward_data) == str(micro_folder), name  # for workers, which are elsewhere
     with pytest.raises(ModelError, match="size 'huge'; sizes are tiny, small, medium"):
         resolve_base("local:huge", awkward_data)
     with pytest.raises(ModelError, match="build it first"):

@@ -12,6 +12,7 @@ import pytest
 
 from bearray.config import override
 from bearray.data import open_dataset
+from bearray.efficiency.config import EfficiencyConfig
 from bearray.errors import ConfigError
 from bearray.objectives import OBJECTIVES
 from bearray.tuning.config import SearchConfig, SweepConfig
@@ -78,6 +79,20 @@ def test_other_starts(changes: dict[str, Any], plan: Plan) -> None:
     for place, found in plan(sweep(**changes)).items():
         if place.method == "dpo":
             assert found.config.train.init_adapter == wanted
+
+
+def test_a_start_is_named_so_that_workers_find_it(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Workers have other working directories than the program that was given a relative path."""
+    monkeypatch.chdir(tmp_path)
+    relative = override(SweepConfig().run, {"train.init_adapter": "an/adapter"})
+    starts = {p.config.train.init_adapter for p in plan(sweep(run=relative)).values()}
+    assert starts == {str(tmp_path / "an" / "adapter")}
+    timed = EfficiencyConfig(run=relative).measured_run("/data", "/base")
+    assert timed.train.init_adapter == str(tmp_path / "an" / "adapter")
+    remote = override(SweepConfig().run, {"train.init_adapter": "s3://bucket/adapter"})
+    assert {p.config.train.init_adapter for p in plan(sweep(run=remote)).values()} == {"s3://bucket/adapter"}
 
 
 def test_who_starts_from_sft() -> None:
