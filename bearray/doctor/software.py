@@ -121,11 +121,10 @@ def check_deepspeed(*, build: bool = False) -> Finding:
             f"end that process, or remove {_extensions()} and try again",
         )
     if done.returncode:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         return Finding(
             "DeepSpeed",
             "problem",
-            f"does not work: {lines[-1] if lines else f'exit code {done.returncode}'}",
+            f"does not work: {_last_words(done)}",
             f"check compiler and ninja, remove {_extensions()}, and try again with --deep; "
             "or train with --train.engine ddp",
         )
@@ -213,7 +212,10 @@ def _start_node() -> str | None:
         )
     except subprocess.TimeoutExpired:
         return "it did not answer within 3 minutes"
-    if done.returncode == 0 and "answer 42" in done.stdout:
-        return None
-    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    return None if done.returncode == 0 and "answer 42" in done.stdout else _last_words(done)
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Of a program that failed."""
+    lines = (done.stderr or done.stdout).strip().splitlines()
     return lines[-1].strip() if lines else f"exit code {done.returncode}"

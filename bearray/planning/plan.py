@@ -79,7 +79,7 @@ class Request:
     def searches(self) -> tuple[str, ...]:
         """The objectives that are searched."""
         if self.searched is None:
-            return tuple(name for name in ("bear",) if name in self.methods)
+            return ("bear",) if "bear" in self.methods else ()
         return self.searched
 
     @property
