@@ -36,7 +36,7 @@ def compare(
         runs: Run folders or URIs, two or more.
         metric: hr@K or ndcg@K, by which groups and example users are shown.
         decoding: How the test cases were decoded: a normaliser, exact search, or length penalty 1 (default:
-            the first run's own way). A baseline has one result, which stands for all.
+            as the first run was that is no baseline). A baseline has one result, which stands for all.
         examples: Users shown of the largest wins, and of the largest losses, of each run.
         out: Write HTML, Markdown and CSV into this folder, too.
         data_dir: Folder of the runs' data set, if it was moved; without it there are no titles.
