@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from bearray.config import from_dict
 from bearray.errors import BearrayError, MissingFileError
-from bearray.jobs.progress import GOING_ON, PROGRESS, STAGE, Progress, Stage, of_this_version, read_progress
+from bearray.jobs.progress import GOING_ON, Progress, Stage, read_progress
+from bearray.jobs.told import Told
 from bearray.paper.config import PaperConfig
 from bearray.paper.parts import needs
 from bearray.paper.stored import BASELINES, DOCUMENT, RECORD, read_record, sweeps_in
-from bearray.plain import check_shape
 from bearray.runs import SWEEP, Storage
 from bearray.tuning.trial import CONFIG, RESULT
 
-_PAPER: dict[str, Any] = {
-    "storage!": str, "sweeps!": [PROGRESS], "waiting!": [str], "baselines!": [STAGE], "document!": bool,
-}  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
-class PaperProgress:
+class PaperProgress(Told):
     """All that `bearray paper` trains in a storage; what it measures on trained runs is in its log alone."""
+
+    PARTS: ClassVar[Mapping[str, type[Told]]] = {"sweeps": Progress, "baselines": Stage}
+    SHAPE: ClassVar[Mapping[str, Any]] = {"storage!": str, "waiting!": [str], "document!": bool}
 
     storage: str
     sweeps: list[Progress]
@@ -34,26 +33,7 @@ class PaperProgress:
     baselines: list[Stage]
     """Runs of recommenders that know items by number, by data set."""
     document: bool
-    """Whether there is a document; it is written anew after each step."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PaperProgress:
-        """The inverse of `to_dict`.
-
-        Raises:
-            DataError: these are not the values of a `PaperProgress`.
-        """
-        with of_this_version():
-            check_shape(values, _PAPER, "the cluster's answer")
-            parts = {
-                "sweeps": [Progress.from_dict(sweep) for sweep in values["sweeps"]],
-                "baselines": [Stage(**stage) for stage in values["baselines"]],
-            }
-            return cls(**{**values, **parts})
+    """Whether there is a document, which steps write anew as they end."""
 
 
 def read_paper(storage: Storage) -> PaperProgress:
@@ -64,29 +44,29 @@ def read_paper(storage: Storage) -> PaperProgress:
         DataError: paper.json or a run's file is damaged.
         ConfigError: paper.json asks for what cannot be.
     """
-    config = from_dict(PaperConfig, read_record(storage)["config"])
+    record = read_record(storage)
+    config = from_dict(PaperConfig, record["config"])
     begun = sweeps_in(storage)
     wanted = needs(config)
+    baselines = {name: len(methods) * len(config.seeds) for name, methods in wanted.baselines.items()}
     return PaperProgress(
         storage=storage.root,
         sweeps=[read_progress(storage.child(name).root) for name in begun],
         waiting=[part.folder for part in wanted.methods if part.folder not in begun],
-        baselines=list(
-            _baselines(storage, {n: len(m) * len(config.seeds) for n, m in wanted.baselines.items()})
-        ),
+        baselines=list(_baselines(storage, dict.fromkeys(record["data"], 0) | baselines)),
         document=storage.exists(DOCUMENT),
     )
 
 
 def _baselines(storage: Storage, wanted: Mapping[str, int]) -> Iterator[Stage]:
-    """Of data sets that have some, or are to have some."""
-    for name in {**read_record(storage)["data"], **wanted}:
+    """Of data sets that have some, or are to have some: `wanted` has how many, of every data set."""
+    for name, count in wanted.items():
         folder = storage.child(name, BASELINES)
         runs = [run for each in folder.names() if (run := folder.child(each)).exists(CONFIG)]
         states = Counter(
             run.read_json(RESULT).get("status", GOING_ON) if run.exists(RESULT) else GOING_ON for run in runs
         )
-        total = max(wanted.get(name, 0), len(runs))
+        total = max(count, len(runs))
         if total:
             yield Stage(name=name, states=dict(states), total=total)
 

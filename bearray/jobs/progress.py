@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from bearray.config import from_dict
 from bearray.errors import DataError
+from bearray.jobs.told import Told
 from bearray.plain import Number, check_shape
 from bearray.report.records import number
 from bearray.runs import SWEEP, Storage, join
@@ -24,28 +24,22 @@ GOING_ON = "going on"
 _TRAIN = {"seed": Number(whole=True), "epochs": Number(whole=True, low=0)}
 _CONFIG = {"run": {"train": _TRAIN}}
 """What is read of a run's config.json beside what `bearray.run_shapes` checks."""
-_TEXT = (str, type(None))
 _COUNT = Number(whole=True, low=0)
-STAGE: dict[str, Any] = {"name!": str, "states!": {"*": _COUNT}, "total!": _COUNT}
-_RUN: dict[str, Any] = {
-    **dict.fromkeys(("run!", "method!", "base_model!", "stage!", "state!"), str),
-    **dict.fromkeys(("epochs!", "shards!", "of_shards!"), _COUNT),
-    "seed!": Number(whole=True),
-    "epoch!": Number(),
-    "best!": Number(null=True),
-    "error!": _TEXT,
-    "chosen!": bool,
-}
-PROGRESS: dict[str, Any] = {
-    **dict.fromkeys(("storage!", "dataset!", "scale!"), str), "stages!": [STAGE], "runs!": [_RUN],
-    "report!": (bool, type(None)),
-}  # fmt: skip
-"""What the head's answer must look like."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunProgress:
+class RunProgress(Told):
     """One run folder."""
+
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(("run!", "method!", "base_model!", "stage!", "state!"), str),
+        **dict.fromkeys(("epochs!", "shards!", "of_shards!"), _COUNT),
+        "seed!": Number(whole=True),
+        "epoch!": Number(),
+        "best!": Number(null=True),
+        "error!": (str, type(None)),
+        "chosen!": bool,
+    }
 
     run: str
     method: str
@@ -68,8 +62,10 @@ class RunProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Told):
     """A part of a sweep, in runs."""
+
+    SHAPE: ClassVar[Mapping[str, Any]] = {"name!": str, "states!": {"*": _COUNT}, "total!": _COUNT}
 
     name: str
     states: dict[str, int]
@@ -87,8 +83,14 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(Told):
     """A sweep."""
+
+    PARTS: ClassVar[Mapping[str, type[Told]]] = {"stages": Stage, "runs": RunProgress}
+    SHAPE: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(("storage!", "dataset!", "scale!"), str),
+        "report!": (bool, type(None)),
+    }
 
     storage: str
     dataset: str
@@ -98,41 +100,6 @@ class Progress:
     runs: list[RunProgress]
     report: bool | None
     """Whether there is a report, which a continued sweep writes again at its end; None: none is to be."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
-        """The inverse of `to_dict`.
-
-        Raises:
-            DataError: these are not the values of a `Progress`.
-        """
-        with of_this_version():
-            check_shape(values, PROGRESS, "the cluster's answer")
-            parts = {
-                "stages": [Stage(**stage) for stage in values["stages"]],
-                "runs": [RunProgress(**run) for run in values["runs"]],
-            }
-            return cls(**{**values, **parts})
-
-
-@contextmanager
-def of_this_version() -> Iterator[None]:
-    """Says of an answer that is of another shape what to do.
-
-    Raises:
-        DataError: it is.
-    """
-    try:
-        yield
-    except (TypeError, DataError) as error:
-        raise DataError(
-            f"the cluster's answer is of another version of bearray than this one ({error}); "
-            "`ray up` again installs this one there"
-        ) from error
 
 
 def read_progress(place: str) -> Progress:
