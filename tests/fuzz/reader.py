@@ -20,6 +20,11 @@ def undamaged(folder: Path, rng: random.Random) -> str:
     return "values drawn by the reader"
 
 
+def damage_in(*names: str) -> Callable[[Path, random.Random], str]:
+    """Only in these folders of the sample: the others have readers of their own."""
+    return lambda folder, rng: damage(folder / rng.choice(names), rng)
+
+
 @dataclass(frozen=True)
 class Reader:
     """One way into the project."""

@@ -14,6 +14,7 @@ from typing import Any
 from bearray.errors import BearrayError, ResumeError
 from tests.fuzz.reader import Read, Reader, nothing, undamaged
 from tests.fuzz.run_readers import RUN_READERS
+from tests.fuzz.storage_readers import STORAGE_READERS
 from tests.fuzz.values import changed, weird
 
 # --- raw data
@@ -497,6 +498,7 @@ READERS: tuple[Reader, ...] = (
     Reader("checkpoint", _checkpoint, _read_checkpoint, share=0.3),
     Reader("base-model", _base_model, _read_base_model, share=0.3),
     *RUN_READERS,
+    *STORAGE_READERS,
 )
 """The empty name of a file in `_prepare` is the folder itself."""
 
