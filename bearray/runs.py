@@ -35,6 +35,8 @@ ADAPTER = "adapter"
 """Folder of the adapter within a checkpoint."""
 SOFT = "soft"
 """Folder of a checkpoint: projectors of soft tokens, and the vectors that they project."""
+_WITHOUT_FOLDERS = {"abfs", "gcs", "s3"}
+"""Kinds of file systems on which a folder is nothing but a part of names; to make one takes four requests."""
 JOB_COPY = "/working_dir_files/"
 """In the path of the copy of a working directory that Ray makes for a job, and deletes after it."""
 
@@ -114,6 +116,11 @@ class Storage:
             raise StorageError(f"storage path {self.root!r} cannot be used: {error}") from error
         return fs, inner
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is no folder of this machine: each look takes a request, and may be billed."""
+        return "://" in self.root
+
     def child(self, *parts: str) -> Storage:
         """A folder below this one.
 
@@ -156,6 +163,12 @@ class Storage:
         infos = self._look(name, folder=True)
         return {os.path.basename(info.path): (info.mtime_ns or 0) / 1e9 for info in infos}
 
+    def stamps(self, name: str = "") -> dict[str, tuple[int, int]]:
+        """Names directly in a folder with two numbers of which one changes when they are written, as a rule;
+        of a folder that is not there, none. One request, whatever there is in it."""
+        infos = self._look(name, folder=True)
+        return {os.path.basename(info.path): (info.mtime_ns or 0, info.size or 0) for info in infos}
+
     def files(self, *, without: Collection[str] = ()) -> list[str]:
         """Names of all files below, relative to the root and sorted, but for folders of the given names."""
         return sorted(self.listing(without=without))
@@ -170,8 +183,8 @@ class Storage:
     def read_bytes(self, name: str) -> bytes:
         fs, path = self._open(name)
         try:
-            if fs.get_file_info(path).type == pafs.FileType.Unknown:  # a pipe: opening it would wait for ever
-                raise StorageError(f"{join(self.root, name)} is not a file")
+            if not self.remote and fs.get_file_info(path).type == pafs.FileType.Unknown:
+                raise StorageError(f"{join(self.root, name)} is not a file")  # opening a pipe waits for ever
             with fs.open_input_stream(path) as stream:
                 data: bytes = stream.read()
                 return data
@@ -190,7 +203,8 @@ class Storage:
         local = isinstance(fs, pafs.LocalFileSystem)
         target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
         try:
-            fs.create_dir(os.path.dirname(path), recursive=True)
+            if fs.type_name not in _WITHOUT_FOLDERS:
+                fs.create_dir(os.path.dirname(path), recursive=True)
             with fs.open_output_stream(target) as stream:
                 stream.write(data)
             if local:
@@ -244,10 +258,12 @@ class Storage:
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """A JSON-lines file as dictionaries; of a file that is not there, none."""
-        if not self.exists(name):
+        try:
+            lines = self.read_bytes(name).splitlines()
+        except MissingFileError:
             return []
         rows = []
-        for number, line in enumerate(self.read_bytes(name).splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             try:
                 row = parse_json(line)
             except ValueError as error:

@@ -22,7 +22,7 @@ from bearray.training.written import SCORE
 from bearray.tuning.cluster import DRIVER_CPUS, START_TIMEOUT, concurrent_trials
 from bearray.tuning.config import SearchConfig
 from bearray.tuning.plans import trial_plan
-from bearray.tuning.restore import SNAPSHOT_SECONDS, StopWithoutStorage, can_continue
+from bearray.tuning.restore import StopWithoutStorage, can_continue, snapshot_seconds
 from bearray.tuning.space import Axis
 from bearray.tuning.stopping import EPOCH, REPORTED, EpochASHA, EpochReport, PrunedTrials, StoppedRuns
 from bearray.tuning.trial import STOPPED, RunPlan, check_not_failed, ended, execute
@@ -162,7 +162,7 @@ def _fit(
     callbacks: Sequence[Any],
     continues: bool,
 ) -> ResultGrid:
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_SECONDS)
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(snapshot_seconds(storage)))
     if os.environ.get("BEARRAY_WORKER_LOGS") != "1":  # a run's folder says why it has failed, and so do we
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tune_folder = storage.child("tune")

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from bearray.runs import Storage
 from bearray.terminal import terminal
-from bearray.training.events import events
+from bearray.training.events import EVENTS, events
 from bearray.training.written import METRICS
 from bearray.tuning.waiting import Waiting
 
 CONFIG = "config.json"
 POLL_SECONDS = 4.0
+REMOTE_POLL_SECONDS = 15.0
+"""On a storage that is not this machine's, where each look is a request."""
 STEP_SECONDS = 30.0
 """A run that is between two epochs says where it is this often."""
 
@@ -41,24 +43,41 @@ class _Watcher:
         self.seen: dict[str, tuple[int, float]] = {
             name: (len(runs.child(name).read_lines(METRICS)), 0.0) for name in runs.names()
         }
+        self.stamps: dict[tuple[str, str], tuple[int, int]] = {}
 
     def poll(self) -> None:
         for name in self.runs.names():
-            told = events(self.runs.child(name))
-            for row in told[self.told.get(name, 0) :]:
-                say((f"{name}:", "yellow"), f" {row['event']}")
-            self.told[name] = len(told)
-            rows = self.runs.child(name).read_lines(METRICS)
-            count, spoke = self.seen.get(name, (0, 0.0))
-            new = rows[count:]
-            epochs = [r for r in new if r["kind"] == "epoch"]
-            due = time.monotonic() - spoke > STEP_SECONDS
-            for row in epochs:
-                say(self._epoch(name, row))
-            if new and not epochs and due:
-                say(self._step(name, new[-1]))
-            if new and (epochs or due):
-                self.seen[name] = (len(rows), time.monotonic())
+            stamps = self.runs.child(name).stamps()
+            if self._changed(name, EVENTS, stamps):
+                told = events(self.runs.child(name))
+                for row in told[self.told.get(name, 0) :]:
+                    say((f"{name}:", "yellow"), f" {row['event']}")
+                self.told[name] = len(told)
+            if self._changed(name, METRICS, stamps) and not self._progress(name):
+                del self.stamps[name, METRICS]  # there is more to tell, later
+
+    def _changed(self, name: str, file: str, stamps: dict[str, tuple[int, int]]) -> bool:
+        """Whether a run's file has changed since this was last asked."""
+        before, now = self.stamps.get((name, file)), stamps.get(file)
+        if now is not None:
+            self.stamps[name, file] = now
+        return now != before
+
+    def _progress(self, name: str) -> bool:
+        """Tell of a run's new epochs, else of its newest step where one is due; False: it was not yet due."""
+        rows = self.runs.child(name).read_lines(METRICS)
+        count, spoke = self.seen.get(name, (0, 0.0))
+        new = rows[count:]
+        epochs = [r for r in new if r["kind"] == "epoch"]
+        if new and not epochs and time.monotonic() - spoke <= STEP_SECONDS:
+            return False
+        for row in epochs:
+            say(self._epoch(name, row))
+        if new and not epochs:
+            say(self._step(name, new[-1]))
+        if new:
+            self.seen[name] = (len(rows), time.monotonic())
+        return True
 
     def _epochs(self, name: str) -> int:
         """Epochs that a run will have, from its settings."""
@@ -86,7 +105,7 @@ def watching(runs: Storage) -> Iterator[None]:
         watcher.poll()
         waiting.poll()
 
-    with polling(look, POLL_SECONDS):
+    with polling(look, REMOTE_POLL_SECONDS if runs.remote else POLL_SECONDS):
         yield
 
 
