@@ -175,7 +175,7 @@ def _print_table(asked: Asked, found: RecommendedList, titles: int) -> None:
         cells = (str(place), printable(item.title), f"{item.item_ids[0]}{more}", f"{item.score:.4f}", margin)
         table.add_row(*map(Text, cells))
     # A log has no width, and titles are not to be broken over lines there.
-    (console if console.is_terminal else terminal(width=160)).print(table)
+    (console if console.is_terminal else terminal(width=10_000)).print(table)
     if found.proven:
         verdict = f"proven: the best {len(found.items)} of all {titles:,} titles"
     else:

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from bearray import cli
-from bearray.commands.recommend import _say
+from bearray.commands.recommend import _print_table, _say
 from bearray.errors import DataError, MissingFileError
 from bearray.serving import Recommender, open_recommender
 from bearray.serving.export import export_run
-from bearray.serving.histories import read_histories
-from bearray.serving.recommender import plain
+from bearray.serving.histories import Asked, read_histories
+from bearray.serving.recommender import Recommendation, RecommendedList, plain
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,14 @@ def test_a_table_for_people(
         for cell in (item.title, str(item.item_ids[0]), f"{item.score:.4f}", f"{item.margin:.3f}"):
             assert cell in row
     assert ("proven: the best 3" in out) == found.proven and ("not proven" in out) != found.proven
+
+
+def test_a_log_has_every_title_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    title = " ".join(["Field Guide"] * 20)
+    item = Recommendation(title=title, item_ids=(7,), score=-1.5, margin=0.5)
+    found = RecommendedList(history=("Red Fox",), unknown=(), items=(item,), proven=True)
+    _print_table(Asked("Red Fox"), found, titles=1)
+    assert title in capsys.readouterr().out
 
 
 def test_exact_search_is_proven(capsys: pytest.CaptureFixture[str], histories: list[list[str]]) -> None:
