@@ -25,4 +25,4 @@ def at_least(name: str, value: float, low: float) -> None:
 
 def optional_count(name: str, value: int | None) -> None:
     """Raises ConfigError unless the value is None or at least 1."""
-    require(value is None or value >= 1, name, value, "None (all of them) or at least 1")
+    require(value is None or value >= 1, name, value, "at least 1, or None")
