@@ -11,8 +11,10 @@ from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import AuthenticationError
 
 from bearray.config import RunConfig
+from bearray.errors import ResourceError
 from bearray.training.capacity import cluster_capacity
 from bearray.training.resources import uses_gpu, worker_resources
 
@@ -43,6 +45,9 @@ def connect(address: str | None = None) -> None:
     Args:
         address: a cluster's address, "local" for a new one on this machine, or None: the cluster that
             RAY_ADDRESS names or that runs on this machine, else a new local one.
+
+    Raises:
+        ResourceError: the cluster does not answer, or not to us.
     """
     os.environ.setdefault(START_TIMEOUT, "600")
     if ray.is_initialized():
@@ -50,10 +55,18 @@ def connect(address: str | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Instead of Tune's own tables: `bearray.tuning.watch` says more in fewer lines.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    if canonicalize_bootstrap_address(address) is None:  # type: ignore[arg-type]  # Ray's own hint lacks None
+    there = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # Ray's own hint lacks None
+    if there is None:
         start_local()
-    else:
+        return
+    try:
         ray.init(address=address, **_quiet())
+    except (ConnectionError, AuthenticationError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ResourceError(
+            f"cannot connect to the Ray cluster at {there}, which RAY_ADDRESS names or which was the last that "
+            f"was started on this machine; does it run (ray status)? {reason}"
+        ) from error
 
 
 def start_local(cpus: int | None = None) -> None:
