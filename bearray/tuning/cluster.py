@@ -64,8 +64,8 @@ def connect(address: str | None = None) -> None:
     except (ConnectionError, AuthenticationError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise ResourceError(
-            f"cannot connect to the Ray cluster at {there}, which RAY_ADDRESS names or which was the last that "
-            f"was started on this machine; does it run (ray status)? {reason}"
+            f"cannot connect to the Ray cluster at {there}, which RAY_ADDRESS names or was the last to be "
+            f"started on this machine; does it run (ray status)? {reason}"
         ) from error
 
 
