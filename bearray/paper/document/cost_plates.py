@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bearray.method_names import NAMES
+from bearray.method_names import NAMES, method_name
 from bearray.paper.document.measured import UNTIMED, Costs, costs_of
 from bearray.paper.document.methods import MAIN
 from bearray.paper.document.plate import Plate, mains
@@ -39,14 +39,14 @@ def _cost_plate(material: Material, number: int, parts: Sequence[Part]) -> Plate
             times = (epoch.value, epoch.low, epoch.high) if epoch else (None,) * 3
             against = (ratio.value, ratio.low, ratio.high) if ratio else (None,) * 3
             quality = (point.ndcg, point.low, point.high) if point else (None,) * 3
-            rows.append((part.data_name, NAMES.get(cost.method, cost.method), *times, *against, *quality))
+            rows.append((part.data_name, method_name(cost.method), *times, *against, *quality))
             if point is None:
                 why = material.method(part, cost.method).lacks(MAIN)
                 why = "timed with other settings than it was trained with" if "decoded" in why else why
-                missing.append(f"{part.data_name} {NAMES.get(cost.method, cost.method)}: NDCG@10: {why}")
+                missing.append(f"{part.data_name} {method_name(cost.method)}: NDCG@10: {why}")
         timed = {cost.method for cost in costs.methods}
         lacking = sorted(set(wanted.get(part, ())) - timed)
-        missing += [f"{part.data_name} {NAMES.get(name, name)}: {UNTIMED}" for name in lacking]
+        missing += [f"{part.data_name} {method_name(name)}: {UNTIMED}" for name in lacking]
         figures.append(_cost_figure(costs, number, len(figures) + 1, part))
         notes += [f"{part.data_name}: {line}" for line in (*costs.found.facts, *costs.found.notes)]
         runs += [run for c in costs.methods for run in material.method(part, c.method).tested[:1]]

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from bearray.config import RunConfig, SASRecConfig, differences, override, to_dict
-from bearray.method_names import NAMES
-from bearray.paper.config import PaperConfig
+from bearray.method_names import NAMES, method_name
+from bearray.paper.config import D3, PaperConfig
 from bearray.paper.document.read import Material
 from bearray.paper.document.sheets import Sheet
 from bearray.report.published import published
@@ -87,10 +87,8 @@ def data_fact(material: Material, names: Iterable[str]) -> Fact:
 
 def _base(runs: Sequence[Run], paper: str) -> Fact:
     kinds = {run.base_model: run.base_model_kind for run in runs}
-    told = ", ".join(
-        f"{name.rstrip('/').rpartition('/')[2]} ({kind})" for name, kind in sorted(kinds.items())
-    )
-    known = {_MODELS.get(name.rstrip("/").rpartition("/")[2].casefold()) for name in kinds}
+    told = ", ".join(f"{short_name(name)} ({kind})" for name, kind in sorted(kinds.items()))
+    known = {_MODELS.get(short_name(name).casefold()) for name in kinds}
     same = all(name is not None and name in paper for name in known)
     same = same and not any("stand-in" in kind for kind in kinds.values())
     return Fact(about="base model", ours=told, paper=paper, same=same)
@@ -101,12 +99,17 @@ def short_name(base: str) -> str:
     return base.rstrip("/").rpartition("/")[2]
 
 
+def _name(run: Run) -> str:
+    """By the objective, whatever a sweep called it."""
+    return NAMES.get(run.objective, run.method)
+
+
 def _each(runs: Sequence[Run], what: Callable[[Run], Any]) -> str:
     """10; or where rows differ: 10 (SFT, MSL), 1 (S-DPO)."""
     by: dict[str, list[str]] = {}
     for run in runs:
-        name = "D3" if run.settings.get("decoding", {}).get("method") == "d3" else None
-        by.setdefault(str(what(run)), []).append(name or NAMES.get(run.objective, run.method))
+        decoded = run.settings.get("decoding", {}).get("method")
+        by.setdefault(str(what(run)), []).append(method_name(D3) if decoded == D3 else _name(run))
     if len(by) == 1:
         return next(iter(by))
     return ", ".join(f"{value} ({', '.join(dict.fromkeys(names))})" for value, names in by.items())
@@ -146,10 +149,10 @@ def _settings(runs: Sequence[Run]) -> Fact | None:
                 if line.startswith(_OTHER):
                     name, _, values = line.partition(": ")
                     old, _, new = values.partition(" -> ")
-                    found.setdefault((name, old, new), []).append(NAMES.get(run.objective, run.method))
+                    found.setdefault((name, old, new), []).append(_name(run))
     if not found:
         return None
-    every = len({NAMES.get(run.objective, run.method) for run in runs})
+    every = len({_name(run) for run in runs})
     ours, theirs = [], []
     for (name, old, new), who in sorted(found.items()):
         methods = dict.fromkeys(who)
@@ -224,11 +227,11 @@ def text_free_fact(sheets: Sequence[Sheet]) -> Fact | None:
     """The model without text of D3, and of objectives that ask one in training; None without them."""
     told = []
     for sheet in sheets:
-        line = sheet.line("d3")
+        line = sheet.line(D3)
         for run in line.method.tested[:1] if line else ():
             told.append(f"{sheet.dataset}: D3 {_d3_words(run, sheet)}")
     asking = {
-        NAMES.get(run.objective, run.method)
+        _name(run)
         for sheet in sheets
         for line in sheet.lines
         for run in line.method.tested
@@ -243,7 +246,7 @@ def text_free_fact(sheets: Sequence[Sheet]) -> Fact | None:
 
 
 def _d3_words(run: Run, sheet: Sheet) -> str:
-    """alpha 0.9, SASRec of 20 epochs, the same as the row's (validation NDCG@10 0.0402)."""
+    """alpha 0.9, SASRec of 20 epochs, the row's own of that seed (validation NDCG@10 0.0402)."""
     decoding = run.settings.get("decoding") or {}
     alpha = f"alpha {decoding.get('d3_alpha')}"
     if decoding.get("d3_scores") != "sasrec":
@@ -254,10 +257,8 @@ def _d3_words(run: Run, sheet: Sheet) -> str:
     for row in line.method.tested if line else ():
         train = row.settings["baseline"].get("train") or {}
         score = ((row.result or {}).get("valid") or {}).get("ndcg@10")
-        if (train.get("epochs"), train.get("seed")) == (
-            epochs,
-            SASRecConfig().train.seed,
-        ) and score is not None:
+        same = (train.get("epochs"), train.get("seed")) == (epochs, SASRecConfig().train.seed)
+        if same and score is not None:
             return f"{words}, the row's own of that seed (validation NDCG@10 {score:.4f})"
     return f"{words}, which is not the row's"
 

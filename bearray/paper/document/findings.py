@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bearray.method_names import NAMES
 from bearray.paper.document.cost_findings import beam_simulation_is_costly, bear_costs_no_more
+from bearray.paper.document.facts import short_name
 from bearray.paper.document.finding import DOES_NOT, HOLDS, NOT_RUN_YET, OPEN, Finding
 from bearray.paper.document.methods import Scores, compared
 from bearray.paper.document.pruning_findings import prunes_less, violations
@@ -92,7 +93,7 @@ def _folder(sheet: Sheet) -> str:
 
 def _model(sheet: Sheet) -> str:
     assert sheet.part is not None, "only sheets that are asked for have findings"
-    return sheet.part.base.rstrip("/").rpartition("/")[2]
+    return short_name(sheet.part.base)
 
 
 def _value(name: str, scores: Scores) -> str:

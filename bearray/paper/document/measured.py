@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bearray.method_names import NAMES
+from bearray.method_names import method_name
 from bearray.paper.document.methods import MAIN, Method, binomial_interval
 from bearray.paper.document.read import Material
 from bearray.paper.parts import Part
@@ -76,7 +76,7 @@ def costs_of(material: Material, part: Part) -> Costs | None:
         scores = material.method(part, name).scores
         found = scores.get(decoding) or scores.get(MAIN)
         if found is not None:
-            rows.append(found.row(NAMES.get(name, name)))
+            rows.append(found.row(method_name(name)))
     tables = []
     if rows:
         run = rows[0].run

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bearray.baselines.registry import BASELINES as ALL_BASELINES
-from bearray.errors import DataError
 from bearray.paper.config import D3, PaperConfig
 from bearray.paper.document.methods import Method
 from bearray.paper.parts import Part
 from bearray.paper.stored import BASELINES, DECODED, RECORD, SENSITIVITY
+from bearray.plain import check_shape
 from bearray.report.collect import read_run
 from bearray.report.files import read_json
 from bearray.report.records import Run
@@ -90,9 +90,6 @@ def read_material(config: PaperConfig) -> Material:
     """
     root = Path(config.storage)
     path = root / RECORD
-    data: Any = read_json(path).get("data", {}) if path.exists() else {}
-    if not isinstance(data, dict) or not all(
-        isinstance(d, dict) and isinstance(d.get("stats", {}), dict) for d in data.values()
-    ):
-        raise DataError(f"{path}: 'data' is {str(data)[:80]!r}; it must hold each data set's stats")
-    return Material(config=config, root=root, data=data, runs={}, methods={})
+    record = read_json(path) if path.exists() else {}
+    check_shape(record, {"data": {"*": {"stats": dict}}}, str(path))
+    return Material(config=config, root=root, data=record.get("data", {}), runs={}, methods={})
