@@ -11,7 +11,7 @@ from typing import Any
 
 from bearray.errors import ConfigError, MissingFileError, ResourceError, ResumeError
 from bearray.jobs.bar import files_progress
-from bearray.jobs.copying import Copied, copy_files, not_here
+from bearray.jobs.copying import UNFINISHED, Copied, copy_files, not_here
 from bearray.lock import FOLDER as LOCK
 from bearray.paper.stored import RECORD, read_record, sweeps_in
 from bearray.runs import CHECKPOINTS, SWEEP, Storage
@@ -76,7 +76,7 @@ def _over_ssh(cluster_file: Path, place: str, target: Path, without: tuple[str, 
     with tempfile.TemporaryDirectory() as top:
         bring(Path(top), ["*/"])  # its own files: what kind of storage it is
         _check_same(Storage(top), target, named=place)
-    bring(target, [*(f"{folder}/" for folder in without), "*.tmp"])
+    bring(target, [*(f"{folder}/" for folder in without), f"*{UNFINISHED}"])
     return "brought by rsync"
 
 
