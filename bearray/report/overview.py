@@ -12,7 +12,7 @@ from itertools import product
 from bearray.report.cells import Cell, Row, Table, metric_words
 from bearray.report.cost import Cost
 from bearray.report.formats import mark, spread, to_csv
-from bearray.report.latex import tex
+from bearray.report.latex import text_tables
 from bearray.report.markdown import md, table_lines
 from bearray.report.pruned import pruned_of
 from bearray.report.pruning import PruningTable
@@ -165,23 +165,7 @@ def overview_markdown(overview: Overview) -> list[str]:
 
 def overview_latex(overview: Overview) -> str:
     """The overview as a table environment in the booktabs style."""
-    header, rows = overview_cells(overview)
-    subject = f"{tex(overview.dataset)}, {tex(overview.base_model)}"
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}[t]",
-        r"\centering\small",
-        rf"\caption{{{subject}. {tex(CAPTION)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        r"\toprule",
-        *(" & ".join(map(tex, line)) + r" \\" for line in [header]),
-        r"\midrule",
-        *(" & ".join(map(tex, line)) + r" \\" for line in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return text_tables(f"{overview.dataset}, {overview.base_model}", [(CAPTION, overview_cells(overview))])
 
 
 def overview_csv(overviews: Iterable[Overview]) -> str:
