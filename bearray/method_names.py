@@ -17,5 +17,5 @@ NAMES = {
 
 
 def method_name(method: str) -> str:
-    """What a method is called, by its name in lower or upper case; other labels stay as they are."""
-    return NAMES.get(method.lower(), method)
+    """What a method is called, by its name in lower or upper case, with - or _; other labels stay."""
+    return NAMES.get(method.lower().replace("-", "_"), method)

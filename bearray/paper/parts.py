@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bearray.config import config_hash
+from bearray.method_names import method_name
 from bearray.paper.config import D3, PaperConfig
 
 K = TypeVar("K")
@@ -182,5 +183,5 @@ def _joined(a: Mapping[K, frozenset[str]], b: Mapping[K, frozenset[str]]) -> dic
 
 
 def labels(methods: Iterable[str]) -> str:
-    """SFT, MSL, BEAR."""
-    return ", ".join(sorted(method.upper() for method in methods))
+    """BEAR, MSL, SFT."""
+    return ", ".join(sorted(map(method_name, methods)))

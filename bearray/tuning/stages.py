@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune import ResultGrid
 
 from bearray.config import config_hash, override
+from bearray.method_names import method_name
 from bearray.runs import Storage
 from bearray.tuning.config import SweepConfig
 from bearray.tuning.plans import Place
@@ -159,4 +160,4 @@ def journal(storage: Storage, name: str) -> Path:
 
 def _words(place: Place, sweep: SweepConfig) -> str:
     seed = f", seed {place.seed}" if len(sweep.all_seeds) > 1 else ""
-    return f"{place.method.upper()} on {place.base}{seed}"
+    return f"{method_name(place.method.upper())} on {place.base}{seed}"

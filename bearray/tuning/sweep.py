@@ -17,6 +17,7 @@ from bearray.errors import BearrayError, BusyError, ConfigError, ResumeError
 from bearray.evaluation import evaluate_run
 from bearray.evaluation.pool import pool_size
 from bearray.lock import held
+from bearray.method_names import method_name
 from bearray.report.anywhere import report_on
 from bearray.runs import SWEEP, Storage
 from bearray.task import Task, load_task
@@ -105,7 +106,8 @@ def _run(
         say("report: ", (report, "bold"))
     if trained.failed:
         failed = "; ".join(
-            f"{p.method.upper()} on {p.base}, seed {p.seed}: {why}" for p, why in trained.failed.items()
+            f"{method_name(p.method.upper())} on {p.base}, seed {p.seed}: {why}"
+            for p, why in trained.failed.items()
         )
         raise BearrayError(f"these runs failed: {failed}; run the same command again to continue")
     return report
@@ -257,7 +259,8 @@ def _test(folder: Storage, place: Place, resources: EvaluationConfig) -> None:
     if "test" in result:
         say(f"{name}: already tested")
         return
-    say(f"{name}: chosen for {place.method.upper()} on {place.base} by validation; decoding the test split")
+    method = method_name(place.method.upper())
+    say(f"{name}: chosen for {method} on {place.base} by validation; decoding the test split")
     run = open_run(folder)
     actors = {
         f"evaluation.{name}": getattr(resources, name) for name in ("actors", "cpus_per_actor", "device")
