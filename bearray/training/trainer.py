@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import ray.train
@@ -80,7 +81,8 @@ def train(config: RunConfig, folder: Storage, callbacks: Sequence[Any] = ()) -> 
             for name, v in best.items()
             if name.startswith("valid_") and "@" in name
         },
-        checkpoint=best_checkpoint.path,
+        # Ray's own path of it lacks the scheme of a storage that is not this machine's.
+        checkpoint=folder.child(CHECKPOINTS, PurePosixPath(best_checkpoint.path).name).root,
         train_seconds=sum(r["seconds"] for r in epochs),
         valid_seconds=sum(r.get("valid_seconds", 0.0) for r in epochs),
         events=tuple(str(row["event"]) for row in events(folder)),
