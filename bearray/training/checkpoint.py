@@ -21,7 +21,8 @@ from bearray.errors import ModelError, ResumeError
 from bearray.negatives import KeptAnswers
 from bearray.objectives import Objective
 from bearray.runs import ADAPTER, SOFT
-from bearray.training.engine import Engine, fresh_adam_state, trainable
+from bearray.training.adam import fresh_adam_state, trainable
+from bearray.training.engine import Engine
 from bearray.training.state_file import STATE, describe_files, read_state
 from bearray.vectors import load_soft, save_soft
 
