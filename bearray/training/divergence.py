@@ -1,155 +1,131 @@
-"""What went wrong when a loss is no longer a finite number: in which windows, and which part of it first.
-
-It is looked for only once it has happened: the same micro-batches go through the model again, a window at a
-time and without an update, and every part of the loss is looked at in the order in which it is computed.
-"""
+"""The error that all workers raise when a run cannot go on: its loss is no longer a finite number, or the
+model cannot make the answers that the loss needs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
+import torch.distributed as dist
 
 from bearray.batching import TokenBatch
-from bearray.objectives import AnswerTokens, LossOutput, Objective
+from bearray.objectives import Objective
 from bearray.step import TrainStep
-from bearray.training.diverged import What
-from bearray.training.engine import trainable
+from bearray.task import Task
+from bearray.training.culprits import Culprits, broken_weights, examine
+from bearray.training.diverged import DivergedError, What
+from bearray.training.engine import Engine
+from bearray.training.sums import StepSums
+from bearray.training.timeline import Timeline
+from bearray.training.windows import NoAnswersError
+
+_ANSWERS: dict[str, What] = {"rollout": "rollouts", "sample": "samples"}
+"""What a report calls answers that the model makes, by `NegativeSpec.kind`; all others are negatives."""
 
 
-@dataclass
-class Culprits:
-    """What one worker has found among its windows."""
-
-    weights: list[str] = field(default_factory=list)
-    """Weights of the adapter that are not finite."""
-    windows: list[tuple[int, int, str]] = field(default_factory=list)
-    """(row of the window, place of the term in the order of computation, term)."""
-    gradients: list[str] = field(default_factory=list)
-    """Weights whose gradient is not finite."""
-
-
-def examine(module: TrainStep, windows: Iterable[tuple[int, TokenBatch]], what: What) -> Culprits:
-    """Look for the parts of the loss, or of its gradient, that are not finite.
-
-    With dropout a window need not behave alone as it did in its micro-batch; then nothing may be found.
+class Divergence:
+    """Finds out on every worker why the run cannot go on, and makes one error of it, the same on each.
 
     Args:
-        module: the training step; its weights must be whole on this worker.
-        windows: (row, batch of this window alone).
-        what: whether the loss itself is not finite, or its gradient only.
+        objective: of the run.
+        task: its data set.
+        module: the training step.
+        engine: gathers the weights that are looked at.
+        timeline: tells a step's epoch.
+        world: how many workers there are.
     """
-    weights = trainable(module)
-    found = Culprits(weights=broken_weights(module))
-    gradients: dict[str, None] = {}
-    for row, batch in windows:
-        parts, total = _parts(module, batch, with_gradient=what == "gradient")
-        bad = [(place, name) for place, (name, fine) in enumerate(parts.items()) if not fine]
-        if bad:
-            found.windows.append((row, *bad[0]))
-        elif what == "gradient" and total.requires_grad:
-            slopes = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
-            steep = [
-                name
-                for name, slope in zip(weights, slopes, strict=True)
-                if slope is not None and not bool(slope.isfinite().all())
-            ]
-            if steep:
-                found.windows.append((row, len(parts), "gradient"))
-                gradients |= dict.fromkeys(steep)
-    found.gradients = list(gradients)
-    return found
 
+    def __init__(
+        self,
+        objective: Objective,
+        task: Task,
+        module: TrainStep,
+        engine: Engine,
+        timeline: Timeline,
+        *,
+        world: int,
+    ) -> None:
+        self.objective, self.task, self.module = objective, task, module
+        self.engine, self.timeline, self.world = engine, timeline, world
 
-def broken_weights(module: TrainStep) -> list[str]:
-    """Names of the trained weights that are not finite; they must be whole on this worker."""
-    return [name for name, p in trainable(module).items() if not bool(p.isfinite().all())]
+    def of_step(
+        self,
+        step: int,
+        batch: np.ndarray,
+        lr: float,
+        sums: StepSums,
+        windows: Iterable[tuple[int, TokenBatch]],
+    ) -> DivergedError:
+        """What is to be raised where the loss, or the gradient alone, is not finite; a collective.
 
+        Args:
+            step: that was not taken.
+            batch: the windows of the global batch.
+            lr: the learning rate that the step would have had.
+            sums: its loss and metrics.
+            windows: (row, batch of this window alone) of this worker.
+        """
+        what: What = "gradient" if sums.finite else "loss"
+        with self.engine.gathered():
+            own = examine(self.module, windows, what)
+        metrics = {name: value for name, value in sums.metrics.items() if value is not None}
+        return self._error(step, batch, lr, own, what, sums.loss, metrics)
 
-def _parts(
-    module: TrainStep, batch: TokenBatch, *, with_gradient: bool
-) -> tuple[dict[str, bool], torch.Tensor]:
-    """Whether each part of the loss is finite, in the order of computation, and the loss."""
-    objective = module.objective
-    probe = _Probe(objective)
-    module.objective = probe  # type: ignore[assignment]  # it stands in for the objective
-    try:
-        with torch.set_grad_enabled(with_gradient):
-            output: LossOutput = module(batch)
-    finally:
-        module.objective = objective
-    sums = {name: metric[0] for name, metric in output.metrics.items()}
-    values = probe.inputs | sums | {"loss": output.total}
-    return {name: bool(value.isfinite().all()) for name, value in values.items()}, output.total
+    def of_answers(self, step: int, batch: np.ndarray, lr: float, error: NoAnswersError) -> DivergedError:
+        """What is to be raised where answers for windows of `batch` cannot be made; a collective.
 
+        Args:
+            step, batch, lr: as `of_step`; `batch` may be a round's draw.
+            error: on this worker.
+        """
+        assert self.objective.negatives is not None
+        what = _ANSWERS.get(self.objective.negatives.kind, "negatives")
+        with self.engine.gathered():
+            own = Culprits(weights=broken_weights(self.module), windows=[(r, 0, what) for r in error.rows])
+        return self._error(step, batch, lr, own, what, math.nan, {})
 
-class _Probe:
-    """An objective that remembers what it was given."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        self.inputs: dict[str, torch.Tensor] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.objective, name)
-
-    def __call__(self, tokens: AnswerTokens) -> LossOutput:
-        self.inputs = {"logits": tokens.logits, **tokens.extras, **tokens.window_extras}
-        if tokens.logits_without_history is not None:
-            self.inputs["logits_without_history"] = tokens.logits_without_history
-        return self.objective(tokens)
-
-
-def report_of(
-    found: list[Culprits],
-    *,
-    objective: str,
-    what: What,
-    step: int,
-    epoch: float,
-    lr: float,
-    value: float,
-    metrics: dict[str, float],
-    users: dict[int, int],
-) -> dict[str, Any]:
-    """What diverged.json holds, from what all workers have found.
-
-    Args:
-        found: of each worker.
-        objective: its name.
-        what: the loss itself is not finite, or its gradient only, or answers that it needs cannot be made.
-        step, epoch: where the run is: steps and epochs before this one's update.
-        lr: the learning rate that the step would have had.
-        value: the loss.
-        metrics: of the step.
-        users: user id of each window of the global batch, by row.
-    """
-    windows = sorted(w for own in found for w in own.windows)
-    weights = sorted({name for own in found for name in own.weights})
-    gradients = sorted({name for own in found for name in own.gradients})
-    if weights:
-        term = "weights"
-    elif windows:
-        term = min((place, name) for _, place, name in windows)[1]
-    else:  # in none of the windows alone: they are too many, or dropout was another
-        term = next((name for name, v in metrics.items() if not math.isfinite(v)), what)
-    return {
-        "objective": objective,
-        "what": what,
-        "value": _json(value),
-        "step": step,
-        "epoch": epoch,
-        "lr": lr,
-        "term": term,
-        "windows": [{"row": row, "user": users[row], "term": name} for row, _, name in windows],
-        "weights": weights or gradients,
-        "metrics": {name: _json(v) for name, v in metrics.items()},
-        "batch": {"rows": list(users), "users": list(users.values())},
-        "saved": None,
-    }
+    def _error(
+        self,
+        step: int,
+        batch: np.ndarray,
+        lr: float,
+        own: Culprits,
+        what: What,
+        value: float,
+        metrics: dict[str, float],
+    ) -> DivergedError:
+        """The report of all workers, each of which has found `own`."""
+        found: list[Any] = [own] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, own)
+        windows = sorted(w for each in found for w in each.windows)
+        weights = sorted({name for each in found for name in each.weights})
+        gradients = sorted({name for each in found for name in each.gradients})
+        if weights:
+            term = "weights"
+        elif windows:
+            term = min((place, name) for _, place, name in windows)[1]
+        else:  # in none of the windows alone: they are too many, or dropout was another
+            term = next((name for name, v in metrics.items() if not math.isfinite(v)), what)
+        user_ids = self.task.windows("train")["user_id"].to_numpy()
+        users = {int(row): int(user_ids[row]) for row in sorted(batch)}
+        report = {
+            "objective": self.objective.name,
+            "what": what,
+            "value": _json(value),
+            "step": step,
+            "epoch": self.timeline.epochs_done(step - 1) if step else 0.0,
+            "lr": lr,
+            "term": term,
+            "windows": [{"row": row, "user": users[row], "term": name} for row, _, name in windows],
+            "weights": weights or gradients,
+            "metrics": {name: _json(v) for name, v in metrics.items()},
+            "batch": {"rows": list(users), "users": list(users.values())},
+            "saved": None,
+        }
+        return DivergedError.of(report)
 
 
 def _json(value: float) -> float | str:

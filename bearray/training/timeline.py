@@ -44,6 +44,12 @@ class Timeline:
         epoch = self.epoch_of(step)
         return epoch + (step + 1 - self._first[epoch]) / self._steps[epoch]
 
+    def continues_draw(self, epoch: int) -> bool:
+        """Whether an epoch has the windows and answers of the one before it; not one after the run's end."""
+        if not 0 < epoch < len(self.rounds) or self.rounds[epoch].draw is None:
+            return False
+        return self.rounds[epoch].draw == self.rounds[epoch - 1].draw
+
 
 def learning_rate(step: int, total: int, *, peak: float, warmup: int, schedule: str) -> float:
     """Linear warm-up over `warmup` steps, then constant or linear to 0 at `total`; `step` counts from 0."""

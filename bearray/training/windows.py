@@ -80,19 +80,28 @@ class RoundWindows:
         """
         self.kept = None if draw is None else self._made(draw, step)
 
-    def answers(self, round: Round, rows: Sequence[int], step: int) -> list[list[Answer]] | None:
-        """The answers that the round's loss wants beside the targets of some of its windows; None: none.
+    def answers(
+        self, round: Round, parts: Sequence[np.ndarray], step: int
+    ) -> list[list[list[Answer]] | None]:
+        """The answers that the round's loss wants beside the targets of each micro-batch; None: none.
 
-        A collective, each worker for its own windows.
+        All are made at once, by the same model. A collective, each worker for its own windows.
+
+        Args:
+            round: the one under way.
+            parts: [windows] int64 numbers of each micro-batch's windows.
+            step: of the run.
 
         Raises:
             NoAnswersError: on every worker.
         """
         if self.others is None or round.loss.negatives is None:
-            return None
-        if self.kept is not None:
-            return self.others.answers(self.kept.drawn(rows))
-        return self.others.answers(self._drawn(self.others, rows, step))
+            return [None] * len(parts)
+        rows = [int(row) for part in parts for row in part]
+        kept = self.kept
+        drawn = self._drawn(self.others, rows, step) if kept is None else kept.drawn(rows)
+        flat = iter(self.others.answers(drawn))
+        return [[next(flat) for _ in part] for part in parts]
 
     def _drawn(self, others: OtherAnswers, rows: Sequence[int], step: int) -> list[list[Drawn]]:
         """New answers for windows; a collective where the model makes them."""

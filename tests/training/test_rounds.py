@@ -111,16 +111,16 @@ def test_both_rounds_of_an_iteration_have_its_windows_and_titles(make_run, micro
     loop = Loop(config, micro_task, rank=0, world=1, device=torch.device("cpu"), log=dict)
     batches: dict[int, list[int]] = {epoch: [] for epoch in range(EPOCHS)}
     answers: dict[int, dict[int, int]] = {epoch: {} for epoch in range(EPOCHS)}
-    collated = loop._collated
+    collate = loop.collate
 
-    def note(rows: np.ndarray, others: Any, hybrid: bool) -> Any:
+    def note(rows: np.ndarray, others: Any, loss: Any, *, hybrid: bool) -> Any:
         batches[loop.epoch] += rows.tolist()
         for row, own in zip(rows.tolist(), others or [], strict=False):
             assert len(own) == 1
             answers[loop.epoch][row] = own[0].title
-        return collated(rows, others, hybrid)
+        return collate(rows, others, loss, hybrid=hybrid)
 
-    loop._collated = note  # type: ignore[method-assign]
+    loop.collate = note  # type: ignore[assignment]
     starts = {}
     for epoch in range(EPOCHS):
         starts[epoch] = weights_now(loop)

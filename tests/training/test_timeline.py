@@ -21,3 +21,9 @@ def test_by_hand() -> None:
     )
     for epoch in range(4):  # exactly: resuming compares with the number of finished epochs
         assert line.epochs_done(line.first_step(epoch + 1) - 1) == epoch + 1
+
+
+def test_epochs_of_one_draw_continue_it() -> None:
+    draws = [None, Draw(0, 5), Draw(0, 5), Draw(1, 5), None, None]
+    line = Timeline([Round(SFT(), draw=draw) for draw in draws], windows=22, batch_size=8)
+    assert [line.continues_draw(epoch) for epoch in range(7)] == [False, False, True, *[False] * 4]
