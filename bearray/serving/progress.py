@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 from torch import nn
 
 from bearray.decoding.network import open_network
+from bearray.terminal import terminal, text_column
 
 EVERY_SECONDS = 30.0
 """Between lines in a log."""
@@ -27,10 +29,6 @@ class SearchProgress:
     """
 
     def __init__(self, model: nn.Module, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
-
-        from bearray.terminal import terminal, text_column
-
         self._body = open_network(model, eos_token_id=0).body  # decoders call it, not the whole model
         self._total = total
         self._done = self._before = self._passes = 0
