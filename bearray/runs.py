@@ -160,8 +160,7 @@ class Storage:
     def written(self, name: str = "") -> dict[str, float]:
         """Names directly in a folder with the times at which they were written, in seconds, by the clock of
         the file system; of a folder that is not there, none."""
-        infos = self._look(name, folder=True)
-        return {os.path.basename(info.path): (info.mtime_ns or 0) / 1e9 for info in infos}
+        return {each: time / 1e9 for each, (time, _) in self.stamps(name).items()}
 
     def stamps(self, name: str = "") -> dict[str, tuple[int, int]]:
         """Names directly in a folder with two numbers of which one changes when they are written, as a rule;
@@ -228,7 +227,7 @@ class Storage:
             StorageError: with the path and the system's reason.
         """
         fs, path = self._open(name)
-        info = fs.get_file_info(path)
+        info = self._look(name)
         try:
             if info.type == pafs.FileType.Directory:
                 fs.delete_dir(path)

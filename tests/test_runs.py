@@ -188,3 +188,28 @@ def test_relative_paths_are_made_absolute_at_once(tmp_path: Path, monkeypatch: p
     assert absolute("s3://bucket/run") == "s3://bucket/run"
     assert absolute("~/x") == os.path.join(os.path.expanduser("~"), "x")
     assert join("s3://bucket/", "a", "b") == "s3://bucket/a/b"
+
+
+def test_a_storage_that_cannot_be_looked_at_is_named(storage: Storage, monkeypatch: pytest.MonkeyPatch):
+    """Whatever was to be done there; pyarrow's own error is not one of ours."""
+
+    class Unreadable:
+        type_name = "s3"
+
+        def get_file_info(self, _: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Storage, "_open", lambda self, name: (Unreadable(), f"{self.root}/{name}"))
+    for look in (storage.delete, storage.exists, storage.names, storage.written, storage.stamps):
+        with pytest.raises(StorageError, match=rf"{storage.root}/below: Permission denied"):
+            look("below")
+
+
+def test_stamps_tell_what_was_written(storage: Storage):
+    storage.write_json("a.json", {})
+    storage.write_json("below/b.json", {})
+    before = storage.stamps()
+    assert set(before) == {"a.json", "below"} and storage.stamps("absent") == {}
+    storage.write_json("a.json", {"more": 1})
+    assert storage.stamps()["a.json"] != before["a.json"]
+    assert storage.written()["a.json"] == storage.stamps()["a.json"][0] / 1e9

@@ -17,7 +17,7 @@ from bearray.efficiency.variants import TimedObjective
 from bearray.forward import causal_lm
 from bearray.objectives import Round
 from bearray.task import Task
-from bearray.training.engine import trainable
+from bearray.training.adam import trainable
 from bearray.training.loop import Loop
 from bearray.training.start import new_model
 
