@@ -22,6 +22,7 @@ from bearray.config import (
     config_hash,
     differences,
     from_dict,
+    leaves,
     override,
     to_dict,
 )
@@ -282,3 +283,12 @@ def test_every_field_says_what_it_is():
 def test_a_baseline_value_that_cannot_work_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=name):
         override(SASRecConfig(), {name: value})
+
+
+def test_leaves_are_the_settings_by_their_full_names() -> None:
+    tree = {"a": {"b": 1, "c": {"d": None}}, "e": (), "f": {}}
+    assert list(leaves(tree).items()) == [("a.b", 1), ("a.c.d", None), ("e", ())]
+    config = RunConfig()
+    assert len(leaves(to_dict(config))) > 50
+    for name, value in leaves(to_dict(config)).items():
+        assert override(config, {name: value}) == config

@@ -28,7 +28,7 @@ from bearray.config.training import (
     Placement,
     TrainConfig,
 )
-from bearray.config.tree import config_hash, differences, from_dict, override, to_dict
+from bearray.config.tree import config_hash, differences, from_dict, leaves, override, to_dict
 
 __all__ = [
     "BERT4RecConfig",
@@ -59,6 +59,7 @@ __all__ = [
     "config_hash",
     "differences",
     "from_dict",
+    "leaves",
     "override",
     "to_dict",
 ]

@@ -92,6 +92,15 @@ def config_hash(config: Any, length: int = 10) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def leaves(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """The settings of a `to_dict` tree by their full names, such as "train.lr", in its order."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{where}.{key}" if where else str(key)
+        found |= leaves(value, name) if isinstance(value, Mapping) else {name: value}
+    return found
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
     """What changed between two `to_dict` trees, as lines "train.lr: 0.0001 -> 0.001"."""
     lines: list[str] = []

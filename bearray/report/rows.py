@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bearray.config import config_hash, differences
+from bearray.config import config_hash, differences, leaves
 from bearray.method_names import method_name
 from bearray.report.records import Run
 
@@ -119,19 +119,11 @@ def _without_seed(run: Run) -> dict[str, Any]:
     only."""
     kept = {
         name: value
-        for name, value in _flat(run.settings).items()
+        for name, value in leaves(run.settings).items()
         if name not in SEEDS and (name == "decoding.normalize" or not name.startswith(HARMLESS))
     }
     start = run.started_from.rpartition("-")[0] if run.started_from else value_of(run, "train.init_adapter")
     return {**kept, "started from": start}
-
-
-def _flat(settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{where}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
 
 
 def labels(runs: Sequence[Run]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bearray.config import RunConfig, to_dict
+from bearray.config import RunConfig, leaves, to_dict
 
 LICENCES = {
     "meta-llama/llama-3.2-1b": ("llama3.2", "Llama 3.2 Community License (Meta)"),
@@ -112,22 +112,11 @@ _PLACES = ("data.path", "model.base")
 
 def _settings(about: Mapping[str, Any]) -> str:
     """Some settings, and all that are not bearray's defaults."""
-    own, default = _leaves(about["settings"]), _leaves(to_dict(RunConfig()))
+    own, default = leaves(about["settings"]), leaves(to_dict(RunConfig()))
     changed = [name for name in own if own[name] != default.get(name) and name not in _PLACES]
     names = list(dict.fromkeys([*_ALWAYS, *changed]))
     lines = [f"- {name}: {md(own[name])}" for name in names if name in own]
     return "\n".join(["## Settings", "", *lines, "- all others are in `bearray.json`"])
-
-
-def _leaves(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Dotted name -> value."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _leaves(value, f"{where}{name}.")
-        else:
-            found[f"{where}{name}"] = value
-    return found
 
 
 def _use(about: Mapping[str, Any]) -> str:

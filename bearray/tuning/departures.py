@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bearray.backbones import base_model_kind
-from bearray.config import RunConfig, to_dict
+from bearray.config import RunConfig, leaves, to_dict
 from bearray.method_names import method_name
 from bearray.tuning.config import SearchConfig, SweepConfig
 
@@ -49,7 +47,7 @@ ALWAYS = (
 
 def departures(sweep: SweepConfig) -> list[str]:
     """Every setting of a sweep that is not the paper's, then what always differs from the published code."""
-    ours, paper = _flat(to_dict(sweep.run)), _flat(to_dict(RunConfig()))
+    ours, paper = leaves(to_dict(sweep.run)), leaves(to_dict(RunConfig()))
     lines = [
         f"{label} ({name}): {ours[name]} instead of {paper[name]}"
         for name, label in _EXPLAINED.items()
@@ -90,11 +88,3 @@ def departures(sweep: SweepConfig) -> list[str]:
         lines.append(f"seeds {', '.join(map(str, sweep.all_seeds))}; the paper does not say how many it has")
     lines += [f"settings of some methods only: {text}" for text in sweep.method_settings]
     return lines + list(ALWAYS)
-
-
-def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{where}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
