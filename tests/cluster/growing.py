@@ -113,7 +113,7 @@ def play(data: Path, base: Path, folder: Path) -> dict[str, Any]:
     changes = {**MICRO_RUN, "train.epochs": 1, "train.num_workers": 2, "train.cpus_per_worker": 1.5}
     sweep = SweepConfig(
         data_dir=there.child("demo").root, storage=storage.root, base_model=(str(base),),
-        methods=("sft", "bear"), search=SearchConfig(trials=1), run=override(SweepConfig().run, changes),
+        methods=("bear",), search=SearchConfig(trials=1), run=override(SweepConfig().run, changes),
     )  # fmt: skip
     connect()
     found: dict[str, Any] = {"nodes before": nodes()}

@@ -134,7 +134,7 @@ def test_a_bar_leaves_standard_output_alone(
     def terminal(**_: object) -> Console:
         return Console(file=screen, force_terminal=True, width=120, markup=False)
 
-    monkeypatch.setattr("bearray.terminal.terminal", terminal)
+    monkeypatch.setattr("bearray.serving.progress.terminal", terminal)
     code, out, _ = call(capsys, "--json", "--history", histories[0][0])
     assert code == 0 and json.loads(out)["history"] == histories[0]
     assert "histories" in screen.getvalue() and "1/1" in screen.getvalue()

@@ -170,7 +170,7 @@ def test_training_beats_an_untrained_adapter(name: str, bench: Bench, request: p
 def test_titles_without_their_histories_are_not_enough(bench: Bench) -> None:
     loop = bench.loop({"objective.name": "sft"})
     other = np.random.default_rng(0).permutation(len(loop.examples))
-    loop.examples = [
+    loop.examples[:] = [  # the very list that batches are made from
         replace(example, prompt=loop.examples[i].prompt)
         for example, i in zip(loop.examples, other, strict=True)
     ]
