@@ -325,7 +325,7 @@ def fetch_folder(path: str, *, without: Collection[str] = ()) -> Iterator[Path]:
     storage = Storage(path)
     if not storage.exists():
         raise MissingFileError(f"{path} does not exist")
-    if "://" not in storage.root:
+    if not storage.remote:
         yield Path(storage.root)
         return
     with tempfile.TemporaryDirectory() as parent:

@@ -153,7 +153,7 @@ def study_name(place: Place) -> str:
 
 def journal(storage: Storage, name: str) -> Path:
     """Optuna's journal: in storage where that is a folder, else beside the user's other caches."""
-    if "://" not in storage.root:
+    if not storage.remote:
         return Path(storage.root) / "optuna" / f"{name}.log"
     return Path.home() / ".cache" / "bearray" / "optuna" / f"{name}-{config_hash(storage.root)}.log"
 

@@ -101,7 +101,7 @@ def short_name(base: str) -> str:
 
 def _name(run: Run) -> str:
     """By the objective, whatever a sweep called it."""
-    return method_name(run.objective) if run.objective in NAMES else method_name(run.method)
+    return NAMES.get(run.objective) or method_name(run.method)
 
 
 def _each(runs: Sequence[Run], what: Callable[[Run], Any]) -> str:
