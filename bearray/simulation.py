@@ -1,9 +1,9 @@
 """Thresholds of objective (3.1) for a training batch: a real beam search beside the training pass.
 
 Where nothing in the training pass is random (no dropout), its own keys and values of the prompts serve the
-search, and no prompt is computed twice; else the prompts are computed once more, in evaluation mode. Axis
-letters: L tokens of the micro-batch, R its windows, T tokens of the longest prompt, N answer tokens, D hidden
-size.
+search, and no prompt is computed twice; else the prompts are computed once more, in evaluation mode. A search
+goes no deeper than its window's target. Axis letters: L tokens of the micro-batch, R its windows, T tokens of
+the longest prompt, S tokens of the longest target, the end among them, D hidden size.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ Keys = Sequence[tuple[Tensor, Tensor]]
 
 def is_deterministic(model: nn.Module) -> bool:
     """Whether the model, in the mode it is in, computes the same in training as in evaluation."""
-    return not any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in model.modules()) and not (
-        any(getattr(m, "attention_dropout", 0) and m.training for m in model.modules())
-    )
+
+    def is_random(module: nn.Module) -> bool:
+        probability = module.p if isinstance(module, nn.Dropout) else vars(module).get("attention_dropout", 0)
+        return bool(probability) and module.training
+
+    return not any(is_random(m) for m in model.modules())
 
 
 @torch.no_grad()
@@ -45,11 +48,11 @@ def batch_thresholds(
     keys: Keys | None = None,
     hidden: Tensor | None = None,
 ) -> Tensor:
-    """The B-th best candidate's log-probability after each answer token.
+    """The B-th best candidate's log-probability after each token of each window's target.
 
     Args:
         network: the model, taken apart.
-        batch: windows with one answer each, all of its tokens among the predicted ones.
+        batch: windows with one answer each.
         trie: on the batch's device.
         beam_width: B.
         normalize: the probability space of loss and search.
@@ -57,26 +60,28 @@ def batch_thresholds(
         hidden: [L, D] the training pass's hidden states, with `keys`.
 
     Returns:
-        [N] float32, as `bearray.decoding.thresholds.ThresholdTrace.threshold`; -inf where there are fewer
-        than B candidates. All are NaN if the search meets a NaN: so is the loss then, which all workers see,
-        where an error would leave the others waiting for this one.
+        [R, S] float32, as `bearray.decoding.thresholds.ThresholdTrace.threshold`; -inf where there are fewer
+        than B candidates, and behind the end of a target. All are NaN if the search meets a NaN: so is the
+        loss then, which all workers see, where an error would leave the others waiting for this one.
     """
-    if not len(batch.position):
-        return torch.zeros(0, device=batch.position.device)
-    lengths = batch.prompt_length
+    lengths, targets = batch.prompt_length, batch.answers.length
+    if not len(lengths):
+        return torch.zeros(0, 0, device=lengths.device)
     trace = ThresholdTrace(len(lengths), trie.max_depth, lengths.device)
     rows = torch.arange(len(lengths), device=lengths.device)
+    behind = torch.arange(int(targets.max()), device=lengths.device) >= targets[:, None]
     with evaluation_mode(network.body):
         if keys is not None:
             assert hidden is not None
-            last = hidden[batch.position[batch.step == 0]].detach()
+            last = hidden[batch.prompts().gather(1, lengths[:, None] - 1)[:, 0]].detach()
             detached = [(k.detach(), v.detach()) for k, v in keys]
             tree = PrefixTree.computed(network, detached, lengths, last, trie.max_depth)
         else:
             tree = PrefixTree(network, batch.input_ids[batch.prompts()], lengths, trie.max_depth)
         scorer = Scorer(network, trie, normalize)
         try:
-            BeamSearch(scorer, tree, rows, beam_width=beam_width, observer=trace).search()
+            search = BeamSearch(scorer, tree, rows, beam_width=beam_width, observer=trace, depths=targets)
+            search.search()
         except NaNError:
-            return torch.full_like(batch.step, torch.nan, dtype=torch.float32)
-    return trace.threshold[batch.instance, batch.step]
+            trace.threshold[:] = torch.nan
+    return trace.threshold[:, : behind.shape[1]].masked_fill(behind, -torch.inf)

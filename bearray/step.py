@@ -71,14 +71,14 @@ class TrainStep(nn.Module):
         tokens = self._tokens(batch, hidden)
         if self.extras is not None:
             tokens.extras = dict(self.extras(batch))
-        if "thresholds" in needs:
-            tokens.extras["thresholds"] = self._thresholds(batch, hidden, cache)
         if reference is not None:
             tokens.extras["reference"] = reference
         if "without_history" in needs:
             tokens.logits_without_history = self._logits_without_history(batch)
         if self.window_extras is not None:
-            tokens.window_extras = self.window_extras(batch)
+            tokens.window_extras = dict(self.window_extras(batch))
+        if "thresholds" in needs:
+            tokens.window_extras["thresholds"] = self._thresholds(batch, hidden, cache)
         return self.objective(tokens)
 
     def _tokens(self, batch: TokenBatch, hidden: torch.Tensor) -> AnswerTokens:

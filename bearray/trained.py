@@ -153,12 +153,12 @@ def load_trained(
         ModelError: a base model or adapter that cannot be used.
         MissingFileError: no such checkpoint.
     """
-    from bearray.vectors import (  # here: who only reads runs needs no model's libraries
-        attach_new,
-        attach_saved,
-    )
+    # Here: who only reads runs needs no model's libraries.
+    from bearray.forward import use_tree_attention
+    from bearray.vectors import attach_new, attach_saved
 
     model: Any = load_model(config.base, dtype=config.dtype, device=device)
+    use_tree_attention(model, device)
     soft = config.backbone != "bigrec"
     if soft and backbone is None:
         raise ValueError(f"backbone {config.backbone} has prompts with soft tokens; give what writes them")

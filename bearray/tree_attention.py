@@ -24,6 +24,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from bearray.packed_queries import PackedQueries, packed_attention
+
 TREE_ATTENTION = "bearray_tree"
 """What `config._attn_implementation` says of a model that is set to it."""
 
@@ -84,14 +86,19 @@ def tree_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     tree_layout: TreeLayout | None = None,
+    packed_queries: PackedQueries | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """`transformers`' attention interface; with a layout, query, key and value are [1, H, L, E].
+    """`transformers`' attention interface; with a layout, query, key and value are [1, H, L, E]; with packed
+    queries they are as in `packed_attention`.
 
     Returns:
         [1, L, H, E], and no attention weights.
     """
+    if packed_queries is not None:
+        assert attention_mask is not None
+        return packed_attention(query, key, value, attention_mask, packed_queries, scaling), None
     if tree_layout is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

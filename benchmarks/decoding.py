@@ -35,6 +35,7 @@ from bearray.backbones.bpe import train_tokenizer
 from bearray.data import clean_title, open_dataset
 from bearray.data.prompts import DOMAINS
 from bearray.decoding import constrained_beam_search
+from bearray.forward import use_tree_attention
 from bearray.trie import TokenTrie
 
 BEAM_WIDTH = 10
@@ -98,6 +99,8 @@ class Contenders:
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], catalogue: list[list[int]]) -> None:
         self.model = model
+        # As models are opened for decoding; for `generate` it is the library's own SDPA.
+        assert use_tree_attention(model, model.device)
         self.eos = int(model.config.eos_token_id)
         self.prompts = sorted(prompts, key=len, reverse=True)
         self.trie = TokenTrie.from_sequences(catalogue)

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "plain terminal addresses method_names",
+        "plain terminal addresses method_names packed_queries",
         "run_shapes",
         "config stats title_order trie_checks array_files ragged tree_attention",
         "beyond_accuracy data metrics runs trie provenance quiet",

@@ -41,10 +41,12 @@ def examples(lengths=(12, 30, 21, 9)):
 
 
 def expected_thresholds(model, windows, normalize):
-    """From a search of the prompts alone."""
+    """From a search of the prompts alone, to its end."""
     ids, mask = left_pad([e.prompt for e in windows], PAD)
     table = beam_thresholds(model, ids, mask, TRIE, beam_width=5, normalize=normalize)
-    return torch.cat([table[i, : len(e.answer)] for i, e in enumerate(windows)])
+    lengths = torch.tensor([len(e.answer) for e in windows])
+    behind = torch.arange(int(lengths.max())) >= lengths[:, None]
+    return table[:, : behind.shape[1]].masked_fill(behind, -torch.inf)
 
 
 def with_adapter(family="llama", dropout=0.0, **settings):
@@ -70,7 +72,8 @@ def test_keys_of_the_training_pass_give_the_same_thresholds(
     windows = [replace(e, prompt=start + e.prompt) for e in windows]
     if how == "tree":
         assert use_tree_attention(model, "cpu") == (family != "gemma2")  # eager: it reads padded rows
-    batch = collate(windows, PAD)
+    # Over the trie, the step is given no forced tokens; their thresholds count all the same.
+    batch = collate(windows, PAD, choices=TRIE if normalize == "trie" else None)
     given = []
 
     def spy(*args, **options):
@@ -83,7 +86,7 @@ def test_keys_of_the_training_pass_give_the_same_thresholds(
     (reused, thresholds), expected = given[0], expected_thresholds(model, windows, normalize)
     assert reused
     torch.testing.assert_close(thresholds, expected, rtol=1e-4, atol=3e-5)
-    assert (thresholds > -torch.inf).all()
+    assert (thresholds > -torch.inf).sum() == sum(len(e.answer) for e in windows)
     output.total.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
@@ -106,20 +109,21 @@ def test_with_dropout_the_prompts_are_read_again_without_it(normalize):
 def test_the_gradient_is_the_formulas():
     """Through the whole step: logits of plain passes, thresholds as constants, loops in the loss."""
     model, windows = with_adapter().train(), examples()
-    batch = collate(windows, PAD)
+    batch = collate(windows, PAD, choices=TRIE)
+    assert batch.num_answer_tokens > len(batch.targets)
     output = TrainStep(model, BeamSimulation(lam=0.9, xi=0.5, beam_width=5), TRIE, EOS)(batch)
     parameters = [p for p in model.parameters() if p.requires_grad]
     ours = torch.autograd.grad(output.total / output.weight, parameters)
-    theta = iter(expected_thresholds(model, windows, "trie").tolist())
+    theta = expected_thresholds(model, windows, "trie").tolist()
     total, count = 0.0, 0
-    for e in windows:
+    for row, e in enumerate(windows):
         logits = model(input_ids=torch.tensor([e.prompt + e.answer[:-1]])).logits[0, len(e.prompt) - 1 :]
         c = 0.0
         for step, (token, node) in enumerate(zip(e.answer, e.nodes, strict=True)):
             valid, _ = TRIE.candidates(torch.tensor([node]), EOS)
             log_p = logits[step, token] - logits[step, valid[0]].logsumexp(0)
             c = c + log_p
-            total = total - log_p + 0.9 * torch.nn.functional.logsigmoid((next(theta) - c) / 0.5)
+            total = total - log_p + 0.9 * torch.nn.functional.logsigmoid((theta[row][step] - c) / 0.5)
             count += 1
     expected = torch.autograd.grad(total / count, parameters)
     assert (output.total / output.weight).item() == pytest.approx(float((total / count).detach()), rel=1e-5)

@@ -42,6 +42,10 @@ from bearray.trie import TokenTrie
 class Observer(Protocol):
     """Watches the search, depth by depth."""
 
+    every_depth: bool
+    """It must be told also of depths at which none of a user's prefixes has a choice: nothing changes there
+    but the depth."""
+
     def advanced(self, users: Tensor, beams: Beams, bar: Tensor, end_bar: Tensor) -> None:
         """Some users [U'] (rows of the input) went down one depth; the bars are those of `Beams.advance`."""
         ...
@@ -160,6 +164,8 @@ class BeamSearch:
         tree: the prompts, computed.
         rows: [U] what the observer is told about whom.
         beam_width, length_penalty, observer: as `guided_beam_search`.
+        depths: [U] at least 1, where each user's search may end although its titles have not, for an observer
+            that needs to see no more; None: nowhere.
     """
 
     def __init__(
@@ -171,6 +177,7 @@ class BeamSearch:
         beam_width: int,
         length_penalty: float = 0.0,
         observer: Observer | None = None,
+        depths: Tensor | None = None,
     ) -> None:
         self.scorer = scorer
         self.tree = tree
@@ -180,6 +187,8 @@ class BeamSearch:
         self.width = beam_width
         self.length_penalty = length_penalty
         self.observer = observer
+        self.depths = depths
+        self._may_skip = not (self.full or length_penalty or (observer is not None and observer.every_depth))
         self.user = torch.arange(len(rows), device=rows.device)
         root = torch.zeros_like(self.user)
         best = self._best(*scorer(self.tree.root_hidden, root, self.user, same_node=True))
@@ -208,13 +217,19 @@ class BeamSearch:
         while True:
             beams = self.beams
             known = beams.open & (self._known() | (beams.score == -torch.inf)).all(1)
-            rows = known.nonzero()[:, 0]
+            rows = self._skip(known).nonzero()[:, 0]
             if len(rows):
-                part = beams.take(rows)
+                part = beams if len(rows) == len(known) else beams.take(rows)
                 bars = part.advance(self.trie, self.length_penalty)
+                users = self.user[rows]
+                if self.depths is not None:
+                    part.open = part.open & (part.depth < self.depths[users])
                 if self.observer is not None:
-                    self.observer.advanced(self.rows[self.user[rows]], part, *bars)
-                beams.put(rows, part)
+                    self.observer.advanced(self.rows[users], part, *bars)
+                if part is not beams:
+                    beams.put(rows, part)
+            elif bool(known.any()):
+                continue
             elif bool(beams.open.any()):
                 everyone = self._leave(everyone)
                 self._compute()
@@ -222,6 +237,20 @@ class BeamSearch:
                 break
         self._store(everyone)
         return everyone
+
+    def _skip(self, known: Tensor) -> Tensor:
+        """Let users [U] whose prefixes are all forced go down to where the first one is not; the others."""
+        if not self._may_skip:
+            return known
+        # Not from the root: whoever watches was not told of it.
+        known_below = known & (self.beams.depth > 0)
+        tokens = torch.where(known_below, self.beams.forced_ahead(self.trie), 0)
+        if self.depths is not None:
+            tokens = torch.minimum(tokens, self.depths[self.user] - self.beams.depth).clamp(min=0)
+        self.beams.skip(self.trie, tokens)
+        if self.depths is not None:
+            self.beams.open = self.beams.open & (self.beams.depth < self.depths[self.user])
+        return known & (tokens == 0)
 
     # -- who waits for the model, who leaves -----------------------------------------------------------------
 

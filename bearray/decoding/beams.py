@@ -97,6 +97,21 @@ class Beams:
         for f in fields(self):
             getattr(self, f.name)[rows] = getattr(part, f.name)
 
+    def forced_ahead(self, trie: TokenTrie) -> Tensor:
+        """[U] how many tokens come next in all of a user's prefixes without a choice and without an end."""
+        ahead = trie.depth[trie.forced_end[self.node].long()].long() - self.depth[:, None]
+        dead = self.score == -torch.inf
+        return ahead.masked_fill(dead, trie.max_depth).amin(1).masked_fill(dead.all(1), 0)
+
+    def skip(self, trie: TokenTrie, tokens: Tensor) -> None:
+        """Go down `tokens` [U] depths, at most `forced_ahead` and certain ("trie"): as `advance` so often,
+        where no length penalty makes prefixes worse with each token."""
+        left = torch.where(self.score > -torch.inf, tokens[:, None], 0)
+        for gone in range(int(tokens.max())):
+            self.node = torch.where(left > gone, trie.child_start[self.node].long() + 1, self.node)
+        self.depth = self.depth + tokens
+        self.rival = self.rival.masked_fill(tokens > 0, -torch.inf)  # nothing was dropped at the last step
+
     def advance(self, trie: TokenTrie, length_penalty: float) -> tuple[Tensor, Tensor]:
         """One depth: choose among the continuations of all prefixes, which must all be known.
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from bearray.packed_queries import PackedQueries
+
 
 @dataclass
 class _Room:
@@ -25,6 +27,8 @@ class _Room:
     align: int
     rows: slice = field(default_factory=lambda: slice(None))
     """Whose tokens the next pass computes."""
+    packed: PackedQueries | None = None
+    """Where they are among these rows, if they come without padding."""
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -48,15 +52,21 @@ class _SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
-        rows, start, end = self.room.rows, self.used, self.used + key_states.shape[2]
+        rows, packed = self.room.rows, self.room.packed
+        start, end = self.used, self.used + (key_states.shape[2] if packed is None else packed.shape[1])
         shown = -(-end // self.room.align) * self.room.align
         if shown > self.keys.shape[2]:
             slots = max(shown, 2 * self.keys.shape[2] - self.used)
             self.keys = _grown(self.keys, slots, self.used)
             self.values = _grown(self.values, slots, self.used)
+        self.used = end
+        if packed is not None:
+            at = (packed.user, slice(None), start + packed.column)
+            self.keys[rows][at] = key_states[0].transpose(0, 1)
+            self.values[rows][at] = value_states[0].transpose(0, 1)
+            return self.keys[rows, :, :shown], self.values[rows, :, :shown]
         self.keys[rows, :, start:end] = key_states
         self.values[rows, :, start:end] = value_states
-        self.used = end
         if start == 0:  # a prompt's own pass: exactly its keys, so that the causal fast path applies
             return key_states, value_states
         return self.keys[rows, :, :shown], self.values[rows, :, :shown]
@@ -131,6 +141,10 @@ class SlotCache(Cache):
         self._room.rows = rows
         for layer in self._filled():
             layer.used = used
+
+    def pack(self, packed: PackedQueries | None) -> None:
+        """The next passes compute these tokens of their rows alone, without padding; None: all, with it."""
+        self._room.packed = packed
 
     def share_first_row(self) -> None:
         """Give what the first row holds to all others."""

@@ -29,6 +29,8 @@ class MarginTrace:
         device: of the search.
     """
 
+    every_depth = True
+
     bar: Tensor
     """[U, S] float32: log-probability below which prefixes of 1, 2, ... tokens were dropped; -inf where
     nothing could be."""

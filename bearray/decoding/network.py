@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bearray.decoding.cache import SlotCache
 from bearray.errors import ModelError
+from bearray.packed_queries import PackedQueries
 from bearray.tree_attention import TREE_ATTENTION
 
 _MASKED_ATTENTION = ("sdpa", TREE_ATTENTION, "eager")
@@ -81,8 +82,30 @@ class Network:
         """Hidden states [U, Q, D] after the last norm of the tokens `ids` [U, Q], whose keys are added to
         the cache.
         """
+        return self._states(ids, positions, mask, cache)
+
+    def run_some(self, ids: Tensor, positions: Tensor, mask: Any, cache: SlotCache, real: Tensor) -> Tensor:
+        """As `run`, of the tokens that are `real` [U, Q]: their states [M, D], row by row. The keys of the
+        others are anything. Where the model's attention can, the others are not computed.
+        """
+        if self.attention != TREE_ATTENTION:
+            return self.run(ids, positions, mask, cache)[real]
+        packed = PackedQueries.of(real)
+        cache.pack(packed)
+        try:
+            ids, positions = packed.pick(ids)[None], packed.pick(positions)[None]
+            return self._states(ids, positions, mask, cache, packed_queries=packed)[0]
+        finally:
+            cache.pack(None)
+
+    def _states(self, ids: Tensor, positions: Tensor, mask: Any, cache: SlotCache, **options: Any) -> Tensor:
         return self.body(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
         ).last_hidden_state
 
     def logits(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -204,7 +227,8 @@ def _window(config: Any) -> tuple[int | None, bool]:
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """No dropout inside; afterwards every part is back in the mode it was in."""
     training = [m for m in module.modules() if m.training]
-    module.eval()
+    for m in training:  # as `eval()` does, which would look through all of them again
+        m.training = False
     try:
         yield
     finally:

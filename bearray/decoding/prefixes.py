@@ -131,16 +131,18 @@ class PrefixTree:
             rows = slice(begin, min(begin + part, users))
             lengths = self.lengths[rows]
             longest = int(lengths.max())
-            mask = None
-            if shared:
-                slots = torch.arange(-(-longest // cache.align) * cache.align, device=ids.device)
-                distance = (positions[shared:longest, None] - slots)[None]
-                mask = network.mask(distance >= 0, distance, network.dtype)
             cache.write_to(rows, shared)
-            hidden = network.run(
-                ids[rows, shared:longest], positions[shared:longest].expand(len(lengths), -1), mask, cache
-            )
-            last.append(hidden[torch.arange(len(lengths), device=ids.device), lengths - 1 - shared])
+            own = ids[rows, shared:longest]
+            place = positions[shared:longest].expand(len(lengths), -1)
+            if not shared:
+                hidden = network.run(own, place, None, cache)
+                last.append(hidden[torch.arange(len(lengths), device=ids.device), lengths - 1])
+                continue
+            slots = torch.arange(-(-longest // cache.align) * cache.align, device=ids.device)
+            distance = (place[:1, :, None] - slots).expand(len(lengths), -1, -1)
+            mask = network.mask(distance >= 0, distance, network.dtype)
+            hidden = network.run_some(own, place, mask, cache, place < lengths[:, None])
+            last.append(hidden[(lengths - shared).cumsum(0) - 1])
         cache.write_to(slice(None), width)
         return torch.cat(last)
 
@@ -161,7 +163,7 @@ class PrefixTree:
             block: [U, Q] tokens with the same number in a row are one chain, in order; -1 marks padding.
 
         Returns:
-            [U, Q, D] hidden states; padding columns hold nothing of use.
+            [M, D] hidden states of the tokens that are not padding, row by row.
         """
         users, columns = tokens.shape
         self._make_room(self.used + columns)
@@ -187,7 +189,7 @@ class PrefixTree:
             distance = positions[:, :, None] - torch.cat([prompt, later], dim=1)[:, None]
         mask = self.network.mask(visible, distance, self.network.dtype)
         self.passes += 1
-        return self.network.run(tokens, positions, mask, self._cache)
+        return self.network.run_some(tokens, positions, mask, self._cache, block >= 0)
 
     def extend(
         self, trie: TokenTrie, end: Tensor, computed: Tensor, slot: Tensor, chosen: Tensor
@@ -232,7 +234,7 @@ class PrefixTree:
             step=step,
             node=fed,
             last=step == count[user, prefix] - 1,
-            hidden=hidden[user, column],
+            hidden=hidden,
             slot=torch.where(chosen, self.used - shape[1] + first + count - 1, slot),
         )
 

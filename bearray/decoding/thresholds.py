@@ -25,6 +25,8 @@ class ThresholdTrace:
     so the last threshold holds from there on.
     """
 
+    every_depth = False
+
     threshold: Tensor
     """[U, L + 1] float32: after token t (from 1 on; the end of a title counts as one) in column t - 1; -inf
     where there are fewer than B candidates."""

@@ -27,6 +27,8 @@ class TargetTrace:
         DataError: titles that the trie does not hold.
     """
 
+    every_depth = True
+
     cut_step: Tensor
     """[U] long: token, from 1 on, at which the title's prefix left the beams; tokens + 1 where all were kept
     but the end was not stored. 0: never, while the search ran. So it may have been stored and then made way

@@ -15,7 +15,7 @@ from bearray.backbones.lora import load_adapter, merge_for_inference
 from bearray.config import RunConfig
 from bearray.efficiency.generate import Generate
 from bearray.efficiency.variants import Decoder
-from bearray.forward import causal_lm
+from bearray.forward import causal_lm, use_tree_attention
 from bearray.recommend import DecoderInputs, recommend
 from bearray.task import Case, Task, sampled_windows
 from bearray.training.start import start_weights
@@ -92,6 +92,7 @@ def _models(
 ) -> tuple[nn.Module, nn.Module]:
     """(with the adapter aside, ready to decode); one and the same model where that will do."""
     model: Any = load_model(run.model.base, dtype=run.model.dtype, device=device)
+    use_tree_attention(model, device)
     soft = run.model.backbone != "bigrec"
     if run.train.init_adapter is None:
         if soft:

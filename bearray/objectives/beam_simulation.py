@@ -13,9 +13,13 @@ the surrogate that is to (3.1) what (3.4) is to (3.2) (the paper gives no loss f
 
 `equation` gives token k of a title the weight 1 + (lam / xi) * sum over t >= k of sigmoid(-D_t / xi), so
 early tokens weigh most. Where beam search had fewer than B candidates nothing can be pruned: the term is 0.
+A forced token has a term, too, since theta may change where c does not; over the trie's vocabulary it needs
+no logits for that.
 
 `mix` in [0, 1] blends the cumulative margin D_t with BEAR's own, log beta_t - log p(y_t): 0 is (3.1) alone, 1
 is BEAR. It is ours, for the question whether the cheap condition loses anything.
+
+Axis letters: N answer tokens, R windows, L tokens of the longest target, the end among them.
 """
 
 from __future__ import annotations
@@ -35,17 +39,16 @@ from bearray.objectives.tokens import AnswerTokens
 SimulationForm = Literal["equation", "hinge"]
 
 
-def cumulative(values: Tensor, instance: Tensor, step: Tensor) -> Tensor:
-    """Running sums [N] of `values` [N] within each answer, whose tokens are in order and side by side."""
-    total = values.cumsum(0)
-    first = torch.where(step == 0, torch.arange(len(step), device=step.device), -1)
-    start = first.cummax(0).values if len(step) else first
-    return total - total[start] + values[start]
+def cumulative(values: Tensor, instance: Tensor, step: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Running sums [R, L] along each answer of `values` [N], of which each has a row and a step; a step that
+    has none adds nothing. `shape` is (R, L)."""
+    return values.new_zeros(shape).index_put((instance, step), values).cumsum(1)
 
 
 class BeamSimulation(Objective):
-    """Needs `extras["thresholds"]` [N], theta after each answer token, which the step takes from a beam
-    search of width B in the same probability space, without dropout and without gradients.
+    """Needs `window_extras["thresholds"]` [R, L], theta after each token of each window's target (-inf behind
+    its end), which the step takes from a beam search of width B in the same probability space, without
+    dropout and without gradients.
 
     Args:
         lam, xi: weight and temperature of the regulariser, as BEAR's.
@@ -77,6 +80,7 @@ class BeamSimulation(Objective):
         self.beam_width, self.form = check_beam_width(beam_width), form
         self.vocabulary, self.mix = vocabulary, float(mix)
         self.candidates_only = vocabulary == "trie"
+        self.positions = "branching" if vocabulary == "trie" else "all"
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig) -> BeamSimulation:
@@ -97,19 +101,21 @@ class BeamSimulation(Objective):
     def __call__(self, tokens: AnswerTokens) -> LossOutput:
         log_probs, column = self.log_probs(tokens)
         log_p = pick(log_probs, column)
-        thresholds = self.extra(tokens, "thresholds").to(log_p.dtype)
+        thresholds = self.window_extra(tokens, "thresholds").to(log_p.dtype)
         prunable = thresholds != -torch.inf  # NaN is a threshold: the loss is to show it
-        margin = torch.where(prunable, thresholds, 0.0) - cumulative(log_p, tokens.instance, tokens.step)
-        regularizer = self._penalty(margin).where(prunable, 0.0)
+        reached = cumulative(log_p, tokens.instance, tokens.step, (thresholds.shape[0], thresholds.shape[1]))
+        margin = torch.where(prunable, thresholds, 0.0) - reached
+        regularizer = self._penalty(margin).where(prunable, 0.0).sum()
         if self.mix:
-            own = self._penalty(beam_threshold(log_probs, self.beam_width) - log_p)
+            own = self._penalty(beam_threshold(log_probs, self.beam_width) - log_p).sum()
+            own = own + tokens.skipped * self._penalty(log_p.new_zeros(()))  # a forced token has no margin
             regularizer = (1 - self.mix) * regularizer + self.mix * own
         metrics = self.common_metrics(tokens, -log_p)
         count = log_p.new_tensor(float(tokens.num_answer_tokens))
         pruned = ((margin > 0) & prunable).detach()
-        metrics["regularizer"] = (regularizer.detach().sum(), count)
+        metrics["regularizer"] = (regularizer.detach(), count)
         metrics["below_beam"] = (pruned.sum().to(count.dtype), prunable.sum().to(count.dtype))
-        return LossOutput((self.lam * regularizer - log_p).sum(), count, metrics)
+        return LossOutput(self.lam * regularizer - log_p.sum(), count, metrics)
 
     def _penalty(self, margin: Tensor) -> Tensor:
         if self.form == "equation":

@@ -22,6 +22,7 @@ from bearray.data.checks import read_items
 from bearray.data.prompts import PromptTemplate
 from bearray.data.storage import locate, read_parquet
 from bearray.errors import ConfigError, DataError, MissingFileError
+from bearray.forward import use_tree_attention
 from bearray.runs import Storage, fetch_folder
 from bearray.serving.recommender import Recommender
 from bearray.task import load_task
@@ -154,6 +155,7 @@ def _open_export(folder: Path, device: torch.device) -> Recommender:
         encode=partial(load_or_encode, tokenizer=tokenizer),
     )
     model = load_model(str(folder), dtype=dtype, device=device, tokenizer=tokenizer)
+    use_tree_attention(model, device)
     names = ("run", "method", "dataset", "base_model", "base_model_kind")
     facts = {name: about.get(name) for name in names}
     facts |= {"items": len(catalog.title_of_item), "titles": len(catalog)}

@@ -82,7 +82,14 @@ def _parts(
         module.objective = objective
     sums = {name: metric[0] for name, metric in output.metrics.items()}
     values = probe.inputs | sums | {"loss": output.total}
-    return {name: bool(value.isfinite().all()) for name, value in values.items()}, output.total
+    return {name: _fine(name, value) for name, value in values.items()}, output.total
+
+
+def _fine(name: str, value: torch.Tensor) -> bool:
+    """All finite; a threshold of -inf says that nothing can be pruned there."""
+    if name == "thresholds":
+        value = value[value != -torch.inf]
+    return bool(value.isfinite().all())
 
 
 class _Probe:

@@ -15,8 +15,8 @@ from bearray.objectives.beam_simulation import BeamSimulation, cumulative
 VOCAB = 9
 
 
-def answer_tokens(logits, rows, thresholds):
-    """Tokens from (instance, step, target, valid tokens) rows."""
+def answer_tokens(logits, rows, thresholds, num_answer_tokens=None):
+    """Tokens from (instance, step, target, valid tokens) rows; a threshold for each of `ROWS`."""
     width = max(len(r[3]) for r in rows)
     candidates = torch.tensor([sorted(r[3]) + [0] * (width - len(r[3])) for r in rows])
     valid = torch.tensor([[True] * len(r[3]) + [False] * (width - len(r[3])) for r in rows])
@@ -27,8 +27,17 @@ def answer_tokens(logits, rows, thresholds):
         valid,
         torch.tensor([r[0] for r in rows]),
         torch.tensor([r[1] for r in rows]),
-        extras={"thresholds": torch.tensor(thresholds, dtype=torch.float64)},
+        num_answer_tokens=num_answer_tokens,
+        window_extras={"thresholds": table(thresholds)},
     )
+
+
+def table(values):
+    """[R, L] of a value a row of `ROWS`."""
+    found = torch.full((3, 3), -math.inf, dtype=torch.float64)
+    for (instance, step, *_), value in zip(ROWS, values, strict=True):
+        found[instance, step] = value
+    return found
 
 
 ROWS = [
@@ -81,6 +90,26 @@ def test_equals_the_loops(form, vocabulary, mix, scale):
     torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("form", ["equation", "hinge"])
+@pytest.mark.parametrize("mix", [0.0, 0.3])
+def test_forced_tokens_need_no_logits_over_the_trie(form, mix):
+    objective = BeamSimulation(lam=0.7, xi=0.8, form=form, mix=mix, beam_width=3)
+    assert objective.positions == "branching" and BeamSimulation(vocabulary="full").positions == "all"
+    logits = torch.randn(
+        len(ROWS), VOCAB, generator=torch.Generator().manual_seed(6), dtype=torch.float64
+    ).requires_grad_()
+    branching = [n for n, row in enumerate(ROWS) if len(row[3]) > 1]
+    whole = objective(answer_tokens(logits, ROWS, THRESHOLDS))
+    some = objective(answer_tokens(logits[branching], [ROWS[n] for n in branching], THRESHOLDS, len(ROWS)))
+    torch.testing.assert_close(some.total, whole.total)
+    assert some.weight == whole.weight
+    for name, (total, count) in whole.metrics.items():
+        torch.testing.assert_close(some.metrics[name][0], total)
+        assert some.metrics[name][1] == count
+    gradients = [torch.autograd.grad(output.total, logits)[0] for output in (some, whole)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_early_tokens_weigh_most():
     """The equivalent token weights: 1 + (lam / xi) * sum over t >= k of sigmoid(-D_t / xi)."""
     values = torch.randn(len(ROWS), VOCAB, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -90,7 +119,8 @@ def test_early_tokens_weigh_most():
     (gradient,) = torch.autograd.grad(objective(tokens).total, logits)
     log_p = logits.detach().log_softmax(1)
     chosen = log_p[torch.arange(len(ROWS)), tokens.targets]
-    margins = torch.tensor(THRESHOLDS).double() - cumulative(chosen, tokens.instance, tokens.step)
+    reached = cumulative(chosen, tokens.instance, tokens.step, (3, 3))
+    margins = (table(THRESHOLDS) - reached)[0]
     own = torch.nn.functional.one_hot(tokens.targets, VOCAB).double()
     for n in range(3):  # the first answer
         later = sum(torch.sigmoid(-margins[t] / 2.0) for t in range(n, 3))
@@ -131,7 +161,7 @@ def test_an_empty_share_is_nothing():
         torch.zeros(0, VOCAB, requires_grad=True), *(torch.zeros(0, dtype=torch.long),),
         torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool),
         torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long),
-        extras={"thresholds": torch.zeros(0)},
+        window_extras={"thresholds": torch.zeros(0, 0)},
     )  # fmt: skip
     output = BeamSimulation()(tokens)
     assert float(output.total) == 0 and float(output.weight) == 0
