@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bearray.batching import TokenBatch
 from bearray.config import Normalize
-from bearray.decoding.beam import BeamSearch
+from bearray.decoding.beam_search import BeamSearch
 from bearray.decoding.network import Network, evaluation_mode
 from bearray.decoding.prefixes import PrefixTree
 from bearray.decoding.scoring import Scorer
