@@ -12,9 +12,9 @@ Faster, by construction and not by approximation:
 - normalize="trie": a token with one valid successor has log-probability 0; it costs a forward pass only when
   its keys are needed below, and then shares that pass;
 - normalize="full": a stretch of forced tokens is scored in one pass, then replayed depth by depth;
-- a user advances on what is known until a prefix must be scored, and where no prefix has a choice over several
-  depths at once; one pass then serves all users that wait, padded in the scores of attention only where the
-  model can (`bearray.packed_queries`); finished users leave the batch.
+- a user advances on what is known until a prefix must be scored, over depths without a choice at once; one
+  pass then serves all users that wait, where the model can (`bearray.packed_queries`) with padding in the
+  scores of attention alone; finished users leave the batch.
 
 The search itself is in `beam_search.py`, what it knows of each user in `beams.py`. Axis letters: U users, T
 prompt tokens, B beams.
