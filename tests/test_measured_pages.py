@@ -48,9 +48,10 @@ def test_the_study(data: str) -> None:
         assert row["train (s)"].split()[0] == f"{float(of['train_seconds']):.1f}"
 
 
-def test_what_the_study_on_book_pruned() -> None:
-    measured = {row["method"]: row for row in csv_rows(DOCS / "study-book" / "overview.csv")}
-    rows = table_after(DOCS / "results.md", STUDIES["book"])
+@pytest.mark.parametrize("data", sorted(STUDIES))
+def test_what_beam_search_pruned_in_the_study(data: str) -> None:
+    measured = {row["method"]: row for row in csv_rows(DOCS / f"study-{data}" / "overview.csv")}
+    rows = table_after(DOCS / "results.md", STUDIES[data])
     assert {row["Method"]: row["PR@10"] for row in rows} == {
         method: f"{of['pruned']} of {of['deserving']}" for method, of in measured.items()
     }
