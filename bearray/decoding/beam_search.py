@@ -172,7 +172,7 @@ class BeamSearch:
         """
         beams, trie = self.beams, self.trie
         waits = beams.open[:, None] & (beams.score > -torch.inf) & ~self._known()
-        end = trie.forced_end[beams.node].long() if self.full else beams.node
+        end = self._stretch_ends() if self.full else beams.node
         new = self.tree.extend(trie, end, beams.computed, beams.slot, waits)
         beams.slot = new.slot
         beams.stretch = torch.where(waits, beams.depth[:, None], beams.stretch)
@@ -183,6 +183,16 @@ class BeamSearch:
         self._score_ends(new)
         if self.full:
             self._score_stretches(new)
+
+    def _stretch_ends(self) -> Tensor:
+        """[U, B] the last node of the forced stretch below each prefix, or of the part that is asked for."""
+        trie, end = self.trie, self.trie.forced_end[self.beams.node].long()
+        if self.depths is None:
+            return end
+        beyond = trie.depth[end].long() - (self.depths[self.user] - 1)[:, None]
+        for gone in range(int(beyond.max())):
+            end = torch.where(beyond > gone, trie.parent[end].long(), end)
+        return end
 
     def _score_ends(self, new: Extension) -> None:
         """The best continuations of each chain's end."""
@@ -195,7 +205,7 @@ class BeamSearch:
         beams.next_node = widen(beams.next_node, width, 0)
         beams.next_score[user, prefix] = widen(best, width, -torch.inf)
         beams.next_node[user, prefix] = widen(best_child, width, 0)
-        if self.full:  # a stretch that ends at a leaf ends with the forced end of the title
+        if self.full:  # an end may have one continuation only: the end of its title, or what was cut off
             beams.forced = widen(beams.forced, max(beams.forced.shape[2], int(new.step.max()) + 1), 0.0)
             beams.forced[user, prefix, new.step[last]] = best[:, 0]
 
