@@ -60,6 +60,36 @@ def test_what_beam_search_pruned_in_the_study(data: str) -> None:
     assert f"{deserving} times in 36 runs" in page and f"and {pruned} times beam search lost it" in page
 
 
+COSTS = {
+    "MSL; BEAR; hinge; BEAR as released": "msl bear bear:form=hinge bear:form=released",
+    "BEAR over the whole vocabulary": "bear:vocabulary=full",
+    "D2LR-IPS; IGD": "d2lr igd",
+    "SPRec, SFT and DPO rounds in their proportion": "sprec",
+    "CFT": "cft",
+    "(3.1); mixed with BEAR": "beam_simulation beam_simulation:mix=0.5",
+    "(3.1) without LoRA dropout, times SFT without it": "beam_simulation:lora_dropout=0",
+    "Flower": "flower",
+    "DPO; RosePO": "dpo rosepo",
+    "S-DPO; with BEAR; DMPO (three negatives each)": "sdpo sdpo_bear dmpo",
+    "(3.1) over the whole vocabulary": "beam_simulation:vocabulary=full",
+    "best-of-N; GRPO (eight rollouts)": "best_of_n grpo",
+}
+"""Rows of the table of costs, and whose ratios to SFT stand in them."""
+
+
+def test_what_the_objectives_cost() -> None:
+    file = DOCS.parent / "benchmarks" / "results" / "efficiency-cpu-office.csv"
+    ratio = {r["name"]: r for r in csv_rows(file) if r["part"] == "training" and r["measure"] == "ratio"}
+    rows = table_after(DOCS / "results.md", "### What they cost", "| | times SFT's step |")
+    assert {row[""]: row["times SFT's step"] for row in rows} == {
+        name: "; ".join(
+            f"{float(of['value']):.2f} [{float(of['low']):.2f}, {float(of['high']):.2f}]"
+            for of in (ratio[label] for label in labels.split())
+        )
+        for name, labels in COSTS.items()
+    }
+
+
 def table_2() -> dict[tuple[str, str, str], dict[str, str]]:
     """The cells of Table 2 on Office that were tested, by method, decoding and metric."""
     return {
