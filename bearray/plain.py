@@ -15,8 +15,12 @@ from typing import Any
 from bearray.errors import DataError
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
     """The value of a JSON text.
+
+    Args:
+        finite: refuse NaN and infinities, which JSON does not have but Python reads: what is written again
+            later could not be.
 
     Raises:
         ValueError: it is not JSON, nested too deeply, or holds text that is not Unicode.
@@ -25,6 +29,8 @@ def parse_json(text: str | bytes) -> Any:
         text = text.decode("utf-8-sig")
     try:
         value = json.loads(text)
+        if finite and not _all_finite(value):
+            raise ValueError("it holds a number that is not finite")
         if "\\ud" in text or "\\uD" in text:  # surrogates; in pairs they are characters
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
@@ -32,6 +38,15 @@ def parse_json(text: str | bytes) -> Any:
     except UnicodeEncodeError as error:
         raise ValueError(f"it holds {error.object[error.start]!r}, which is half a character") from error
     return value
+
+
+def _all_finite(value: Any) -> bool:
+    """No NaN and no infinity anywhere, spelt out or by an exponent that is too large."""
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def encodable(text: str) -> bool:

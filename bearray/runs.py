@@ -247,7 +247,7 @@ class Storage:
         """
         where = join(self.root, name)
         try:
-            value = parse_json(self.read_bytes(name))
+            value = parse_json(self.read_bytes(name), finite=True)
         except ValueError as error:  # no JSON, or no UTF-8
             raise DataError(f"{where} is not valid JSON: {error}") from error
         return check_file(value, name.rpartition("/")[2], where)

@@ -37,6 +37,14 @@ def test_what_would_break_a_reader_later_is_a_value_error(text: str | bytes) -> 
         parse_json(text)
 
 
+@pytest.mark.parametrize("text", ["NaN", '{"a": [1, {"b": -Infinity}]}', "[1e999]"])
+def test_numbers_that_could_not_be_written_again_are_refused_where_it_is_asked(text: str) -> None:
+    parse_json(text)
+    with pytest.raises(ValueError, match="not finite"):
+        parse_json(text, finite=True)
+    assert parse_json('{"a": [1, 2.5, null, "NaN"]}', finite=True) == {"a": [1, 2.5, None, "NaN"]}
+
+
 def test_pairs_of_halves_are_characters() -> None:
     assert parse_json(r'"\ud83d\ude00"') == "😀"
     assert parse_json("\ufeff1".encode()) == 1  # a byte order mark, as Windows writes it
