@@ -103,28 +103,20 @@ class BeamSearch:
     def _go_down(self, known: Tensor) -> None:
         """Users [U] of whom enough is known go down: a depth with a choice, then all depths without."""
         beams = self.beams
-        rows = (known & (self._forced_ahead() == 0)).nonzero()[:, 0]
-        if len(rows):
-            part = beams if len(rows) == len(known) else beams.take(rows)
-            bars = part.advance(self.trie, self.length_penalty)
-            if self.observer is not None:
-                self.observer.advanced(self.rows[self.user[rows]], part, *bars)
-            if part is not beams:
-                beams.put(rows, part)
+        rows = known.nonzero()[:, 0]
+        part = beams if len(rows) == len(known) else beams.take(rows)
+        bars = part.advance(self.trie, self.length_penalty)
+        if self.observer is not None:
+            self.observer.advanced(self.rows[self.user[rows]], part, *bars)
+        if part is not beams:
+            beams.put(rows, part)
         if self._may_skip:
-            beams.skip(self.trie, torch.where(known & beams.open, self._forced_ahead(), 0))
+            tokens = torch.where(known & beams.open, beams.forced_ahead(self.trie), 0)
+            if self.depths is not None:
+                tokens = torch.minimum(tokens, self.depths[self.user] - beams.depth).clamp(min=0)
+            beams.skip(self.trie, tokens)
         if self.depths is not None:
             beams.open = beams.open & (beams.depth < self.depths[self.user])
-
-    def _forced_ahead(self) -> Tensor:
-        """[U] tokens that a user may go down at once, without a choice in any prefix."""
-        beams = self.beams
-        if not self._may_skip:
-            return torch.zeros_like(beams.depth)
-        tokens = beams.forced_ahead(self.trie).masked_fill(beams.depth == 0, 0)  # nobody was told of the root
-        if self.depths is not None:
-            tokens = torch.minimum(tokens, self.depths[self.user] - beams.depth).clamp(min=0)
-        return tokens
 
     # -- who waits for the model, who leaves -----------------------------------------------------------------
 
